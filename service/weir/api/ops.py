@@ -1,0 +1,44 @@
+"""The ops port: health and metrics. It never goes through the ingress."""
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from weir import __version__
+from weir.api.errors import install
+
+
+def create(
+    *,
+    why_not_ready: Callable[[], str | None],
+    exposition: Callable[[str], tuple[bytes, str]],
+    drain: Callable[[], None],
+) -> FastAPI:
+    """`why_not_ready` gives a sentence, or None; `exposition` metrics and their content type for an Accept header;
+    `drain` starts the shutdown.
+    """
+    app = FastAPI(title="Weir operations", version=__version__, redoc_url=None)
+    install(app)
+
+    @app.get("/livez", summary="The event loop answers; says nothing else")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @app.get("/readyz", summary="Whether traffic should come here, and why not")
+    async def readyz() -> Any:
+        reason = why_not_ready()
+        return {"status": "ready"} if reason is None else JSONResponse({"status": "not ready", "reason": reason}, 503)
+
+    @app.get("/metrics", summary="Prometheus' text format, or OpenMetrics where asked for")
+    async def metrics(request: Request) -> Response:
+        body, content_type = exposition(request.headers.get("accept", ""))
+        return Response(body, media_type=content_type)
+
+    @app.post("/drain", status_code=202, summary="Stop: announce it, let streams end, then exit")
+    async def stop() -> dict[str, str]:
+        drain()
+        return {"status": "draining"}
+
+    return app

@@ -1,0 +1,64 @@
+"""The port to an inference server."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+from weir.core.asgi import Headers
+from weir.core.types import Endpoint, Timeouts
+
+
+class Call(NamedTuple):
+    """One request as it goes upstream: built, never copied. `path` is below the endpoint's URL."""
+
+    path: str
+    body: bytes
+    headers: Headers
+    timeouts: Timeouts
+
+
+# Takes what has come, at once; gives back what has to be awaited before more may come, if anything.
+Sink = Callable[[bytes], Awaitable[None] | None]
+
+
+class BackendResponse(Protocol):
+    """The beginning of an answer. `headers` are those that may go on to the client, names in small letters."""
+
+    status: int
+    content_type: bytes
+    headers: Headers
+
+    async def read(self) -> bytes:
+        """The next bytes as they came; b"" at the proper end.
+
+        Raises:
+            UpstreamFailed: the answer broke off.
+
+        """
+        ...
+
+    async def pump(self, sink: Sink) -> None:
+        """Hand every piece to `sink` the moment it comes, until the proper end; raises what `read` and `sink` raise.
+
+        Where `sink` gives something back, nothing more is read until that is done: the back-pressure.
+        """
+        ...
+
+
+class Backend(Protocol):
+    """One way of asking a model."""
+
+    def send(self, endpoint: Endpoint, call: Call) -> AbstractAsyncContextManager[BackendResponse]:
+        """Ask; the answer's beginning is there when the block is entered.
+
+        Leaving the block before the answer's end aborts the request upstream at once.
+
+        Raises:
+            UpstreamUnreachable: nobody is there.
+            UpstreamTimeout: nobody took the connection within `timeouts.connect` seconds.
+            UpstreamFailed: the connection broke before an answer.
+
+        """
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,130 @@
+"""A server that speaks OpenAI's dialect over HTTP: vLLM, Ollama, TGI, LM Studio, llama.cpp, OpenAI itself."""
+
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from weir.backend.backend import BackendResponse, Call, Sink
+from weir.backend.http1 import Broken, Connection, Origin, Pool
+from weir.core.asgi import Headers
+from weir.core.errors import UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
+from weir.core.types import Endpoint
+
+# Shorter than any server keeps an idle connection (uvicorn, and so vLLM: 5 s), or a request may meet a closing one.
+IDLE_SECONDS = 4.0
+# What of an answer's head is the client's business, beside what only some servers send.
+PASSED_ON = frozenset({b"retry-after", b"retry-after-ms", b"openai-processing-ms", b"openai-version", b"openai-model"})
+
+
+class OpenAIBackend:
+    """See `Backend`. Nothing is retried, redirected or decoded in here."""
+
+    def __init__(self) -> None:
+        self._pools: dict[Origin, Pool] = {}
+        self._heads: dict[tuple[Endpoint, str], tuple[Pool, bytes]] = {}
+
+    def send(self, endpoint: Endpoint, call: Call) -> "_Sending":
+        known = self._heads.get((endpoint, call.path))
+        if known is None:  # kept for each endpoint: two of one address may differ in their key
+            known = self._heads[endpoint, call.path] = self._head(endpoint, call.path)
+        pool, head = known
+        lines = [b"%b: %b\r\n" % header for header in call.headers]
+        message = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, b"".join(lines), len(call.body), call.body)
+        return _Sending(pool, message, call.timeouts.connect)
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+    def _head(self, endpoint: Endpoint, path: str) -> tuple[Pool, bytes]:
+        """The part of a request's head that never changes."""
+        url = urlsplit(endpoint.url)
+        tls = url.scheme == "https"
+        origin = Origin(url.hostname or "", url.port or (443 if tls else 80), tls)
+        pool = self._pools.get(origin)
+        if pool is None:
+            pool = self._pools[origin] = Pool(origin, idle_seconds=IDLE_SECONDS)
+        query = f"?{url.query}" if url.query else ""
+        fixed = {
+            "host": url.netloc,
+            "content-type": "application/json",
+            "accept-encoding": "identity",
+            "user-agent": "weir",
+            **dict(endpoint.headers),
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+        return pool, f"POST {url.path.rstrip('/')}{path}{query} HTTP/1.1\r\n{lines}".encode("latin-1")
+
+
+class _Sending:
+    """The block in which one request is under way."""
+
+    __slots__ = ("_connect_seconds", "_connection", "_message", "_pool")
+
+    def __init__(self, pool: Pool, message: bytes, connect_seconds: float) -> None:
+        self._pool = pool
+        self._message = message
+        self._connect_seconds = connect_seconds
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> BackendResponse:
+        try:
+            connection = self._connection = await self._pool.acquire(self._connect_seconds)
+        except TimeoutError as error:
+            raise UpstreamTimeout("connect", self._connect_seconds) from error
+        except OSError as error:
+            raise UpstreamUnreachable(reason=_short(error)) from error
+        try:
+            await connection.request(self._message)
+            return _Response(connection)
+        except Broken as error:
+            raise UpstreamFailed(reason=_short(error)) from error
+        finally:
+            if not connection.status:  # left while waiting: the model must not go on
+                connection.abort()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is not None:
+            self._pool.release(self._connection)
+
+
+class _Response:
+    """See `BackendResponse`."""
+
+    __slots__ = ("_connection", "content_type", "headers", "status")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.status = connection.status
+        self.content_type = b""
+        self.headers: Headers = []
+        for header in connection.headers:
+            name = header[0]
+            if name == b"content-type":
+                self.content_type = header[1].lower()
+            elif name in PASSED_ON:
+                self.headers.append(header)
+            elif name == b"content-encoding" and header[1].lower() != b"identity":
+                raise UpstreamFailed(reason=f"compressed, though nobody asked: {header[1][:20]!r}")
+
+    async def read(self) -> bytes:
+        try:
+            return await self._connection.read()
+        except Broken as error:
+            raise _broke_off(error) from error
+
+    async def pump(self, sink: Sink) -> None:
+        try:
+            await self._connection.pump(sink)
+        except Broken as error:
+            raise _broke_off(error) from error
+
+
+def _broke_off(error: Broken) -> UpstreamFailed:
+    return UpstreamFailed("The model's server broke off in the middle of its answer.", reason=_short(error))
+
+
+def _short(error: Exception) -> str:
+    """For the log: which kind, and the system's own word; addresses are in the configuration already."""
+    return f"{type(error).__name__}: {error}"[:200]

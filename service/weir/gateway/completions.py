@@ -1,0 +1,159 @@
+"""The conductor: one request on one page. The order of the lines is the order of execution."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+from weir.admission import Admission, Grant
+from weir.auth import Authenticator
+from weir.backend import Call
+from weir.core.asgi import Receive, Scope, Send
+from weir.core.errors import ClientGone, GatewayError, InternalError, LimitExceeded, Unauthenticated
+from weir.core.exchange import Exchange
+from weir.core.types import Ask, Route, Window
+from weir.gateway.dispatch import Dispatch
+from weir.gateway.drain import Drain
+from weir.gateway.head import Head, read_head, request_id
+from weir.gateway.relay import relay
+from weir.gateway.replies import Reply, cut_of, limit_headers
+from weir.gateway.request import CompletionRequest, Operation, outgoing, read_body, read_request
+from weir.gateway.watch import Watches
+from weir.routing import RouteTable
+from weir.telemetry import Telemetry
+from weir.usage import Meter, PromptEstimator
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What a conductor conducts."""
+
+    auth: Authenticator
+    admission: Admission
+    routes: RouteTable
+    dispatch: Dispatch
+    estimator: PromptEstimator
+    telemetry: Telemetry
+    watches: Watches
+    drain: Drain
+    max_body_bytes: int
+
+
+class Completions:
+    """One hot path as an ASGI application."""
+
+    def __init__(self, operation: Operation, rooms: Rooms) -> None:
+        self._operation = operation
+        self._rooms = rooms
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(request_id(scope), self._operation.name)
+        reply = Reply(send, exchange.request_id, cut_of(scope), last=self._rooms.drain.announced)
+        self._rooms.telemetry.begin(exchange)
+        try:
+            await self._serve(scope, receive, exchange, reply)
+        except GatewayError as error:
+            await self._fail(error, exchange, reply)
+        except asyncio.CancelledError:
+            exchange.outcome = "killed"
+            raise
+        except Exception as bug:  # noqa: BLE001 - the only broad except of the service: a bug becomes a reported 500
+            self._rooms.telemetry.report(bug, exchange)
+            await self._fail(InternalError(), exchange, reply)
+        finally:
+            self._rooms.drain.leave()
+            exchange.ended = perf_counter()
+            self._rooms.telemetry.record(exchange)
+
+    async def _serve(self, scope: Scope, receive: Receive, exchange: Exchange, reply: Reply) -> None:
+        rooms = self._rooms
+        rooms.drain.enter()  # 503
+        head = read_head(scope)  # 400, 415, 431
+        exchange.trace_id = head.trace_id
+        principal = exchange.principal = await rooms.auth.authenticate(head.authorization)  # 401
+        with rooms.watches.body():
+            body = await read_body(receive, head.content_length, rooms.max_body_bytes)  # 408, 413
+        request = read_request(self._operation, body)  # 400
+        route = rooms.routes.match(request.model, principal)  # 404
+        ask = self._ask(request, route, exchange)
+        meter = Meter(ask.prompt_tokens)
+        charge = partial(self._charge, exchange, request, meter)
+        async with rooms.admission.reserve(principal, ask, charge) as grant:  # 401, 404, 429
+            meter.most_output = grant.output_tokens * request.choices
+            call = self._call(request, route, grant, head, exchange)
+            reply.limits = limit_headers(grant.windows)
+            with rooms.watches.answer(receive, route.timeouts) as watch:  # 499, 504
+                meter.sent()
+                exchange.sent = perf_counter()
+                sending = rooms.dispatch.send(route, call)
+                exchange.endpoint = sending.endpoint.url
+                async with sending as response:  # 502, 503, 504
+                    await relay(response, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
+
+    def _ask(self, request: CompletionRequest, route: Route, exchange: Exchange) -> Ask:
+        exchange.model, exchange.streaming = route.model, request.streaming
+        prompt = self._rooms.estimator.estimate(route.model, request.text_bytes, request.media_tokens)
+        exchange.estimated_input = prompt
+        return Ask(route.model, request.model, prompt, request.output_tokens, request.choices, route.default_max_tokens)
+
+    def _call(self, request: CompletionRequest, route: Route, grant: Grant, head: Head, exchange: Exchange) -> Call:
+        """The request as it goes upstream: built, never copied."""
+        exchange.reserved_tokens, exchange.shadow_refusals = grant.tokens, grant.shadow_refusals
+        cap = grant.output_tokens if request.output_tokens is None and (grant.bounded or route.always_cap) else None
+        headers = [
+            (b"accept", b"text/event-stream" if request.streaming else b"application/json"),
+            (b"x-request-id", exchange.request_id.encode()),
+        ]
+        if head.traceparent is not None:
+            headers.append((b"traceparent", head.traceparent))
+            if head.tracestate is not None:
+                headers.append((b"tracestate", head.tracestate))
+        return Call(self._operation.path, outgoing(request, route, cap), headers, route.timeouts)
+
+    def _charge(
+        self, exchange: Exchange, request: CompletionRequest, meter: Meter, ending: BaseException | None
+    ) -> int | None:
+        """What this ending costs, in tokens; called once, by the reservation, when it is left."""
+        if ending is not None and not isinstance(ending, GatewayError):
+            return exchange.reserved_tokens  # a bug, or the process is being torn down: the safe side
+        usage, exchange.tokens_from = meter.reading(ending)
+        if usage is None:
+            return None
+        exchange.input_tokens, exchange.output_tokens = usage.input_tokens, usage.output_tokens
+        if exchange.tokens_from == "reported" and not request.media_tokens:
+            self._rooms.estimator.learn(exchange.model, request.text_bytes, usage.input_tokens)
+        return usage.input_tokens + usage.output_tokens
+
+    async def _fail(self, error: GatewayError, exchange: Exchange, reply: Reply) -> None:
+        if isinstance(error, ClientGone) and reply.delivered:
+            return  # it had everything, and left before the transport's own end
+        if not reply.started:
+            error, windows = await self._standing(error, exchange)
+        else:
+            windows = ()
+        exchange.status = exchange.status or error.status
+        exchange.outcome, exchange.code, exchange.reason = error.outcome, error.code, error.reason or ""
+        await reply.fail(error, windows)
+
+    async def _standing(self, error: GatewayError, exchange: Exchange) -> tuple[GatewayError, Sequence[Window]]:
+        """The limits as they stand, for the headers of a refusal; and whether the caller's key is any good, which until
+        the reservation nobody has asked: a revoked key hears 401, whatever else is wrong.
+        """
+        principal = exchange.principal
+        if isinstance(error, LimitExceeded):
+            exchange.limit = f"{error.window.scope} {error.window.unit}"
+            return error, error.windows
+        if isinstance(error, Unauthenticated):
+            if principal is not None:
+                self._rooms.auth.forget(principal)
+            return error, ()
+        if principal is None or error.status in (499, 503):
+            return error, ()
+        try:
+            return error, await self._rooms.admission.standing(principal)
+        except Unauthenticated as refused:
+            self._rooms.auth.forget(principal)
+            return refused, ()
+        except GatewayError:
+            return error, ()

@@ -1,0 +1,197 @@
+"""Passes an answer on: the bytes as they come, the client's pace, and the meter reading aside.
+
+The next read from upstream waits for the client's `send`: that is the back-pressure.
+"""
+
+import asyncio
+import types
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any
+
+from weir.backend import BackendResponse
+from weir.core.asgi import Headers
+from weir.core.errors import UpstreamBusy, UpstreamFailed
+from weir.core.exchange import Exchange
+from weir.gateway.replies import PING, STREAM_HEADERS, Reply
+from weir.gateway.watch import CLIENT, UPSTREAM, Watch
+from weir.usage import BodyScanner, EventScanner, Meter
+
+# A single JSON answer up to here is read whole before its head goes out, so that a cut one is still a clean 502.
+WHOLE_MAX = 1 << 20
+ERROR_MAX = 1 << 20
+LINGER_SECONDS = 1.0  # for the transport's end behind the terminator, so that the connection can be used again
+
+
+async def relay(
+    response: BackendResponse, reply: Reply, watch: Watch, meter: Meter, exchange: Exchange, *, strip_usage: bool
+) -> None:
+    """Relay the whole answer, whatever it is.
+
+    Raises UpstreamFailed, UpstreamBusy; what the watch finds comes through as a cancellation.
+    """
+    if response.status != 200:
+        await _relay_refusal(response, reply, watch, meter, exchange)
+    elif response.content_type.startswith(b"text/event-stream"):
+        scanner = meter.scanner = reply.scanner = EventScanner(strip_usage=strip_usage)
+        reply.streaming = True
+        await _EventRelay(scanner, reply, watch, exchange).run(response)
+        exchange.finish_reason = scanner.finish_reason or ""
+        if scanner.failed:
+            exchange.outcome, exchange.code = "upstream_error", "error event"
+    elif b"json" in response.content_type:
+        await _relay_json(response, reply, watch, meter, exchange)
+    else:
+        meter.refused()
+        raise UpstreamFailed(reason=f"200 with content-type {response.content_type[:60]!r}")
+
+
+class _EventRelay:
+    """One event stream on its way to the client."""
+
+    __slots__ = ("_ending", "_exchange", "_reply", "_scanner", "_watch")
+
+    def __init__(self, scanner: EventScanner, reply: Reply, watch: Watch, exchange: Exchange) -> None:
+        self._scanner = scanner
+        self._reply = reply
+        self._watch = watch
+        self._exchange = exchange
+        self._ending = asyncio.timeout(None)
+
+    async def run(self, response: BackendResponse) -> None:
+        scanner, reply, watch = self._scanner, self._reply, self._watch
+        await reply.start(200, response.content_type, [*STREAM_HEADERS, *response.headers])
+        self._exchange.status = 200
+        watch.ping = self._ping
+        try:
+            async with self._ending:
+                await response.pump(self._pass_on)
+        except (UpstreamFailed, TimeoutError):
+            # Behind the terminator, or upstream's own error, only the connection can be lost.
+            if not scanner.complete:
+                raise
+        watch.ping = None
+        watch.turn(CLIENT)
+        rest = scanner.flush()
+        if not scanner.complete:
+            raise UpstreamFailed("The model's server ended its stream before it was complete.", reason="no [DONE]")
+        await reply.body(rest)
+
+    def _pass_on(self, chunk: bytes) -> Awaitable[None] | None:
+        """One piece, at once where the client keeps up. Two clock readings, no task, no copy."""
+        watch, scanner = self._watch, self._scanner
+        watch.since = now = watch.now()
+        watch.waiting_for = UPSTREAM
+        first = not self._exchange.first_byte
+        if first:
+            self._exchange.mark_answered()
+        out = scanner.feed(chunk)
+        if scanner.finished:
+            self._ending.reschedule(now + LINGER_SECONDS)
+        if not out:
+            return None
+        rest = begin(self._reply.send({"type": "http.response.body", "body": out, "more_body": True}))
+        if first:
+            self._exchange.mark_first_byte()
+        if rest is not None:
+            watch.waiting_for = CLIENT
+        return rest
+
+    def _ping(self) -> Awaitable[None] | None:
+        """A comment, where one may stand: looked at and written in the same moment."""
+        if not self._scanner.at_boundary:
+            return None
+        return begin(self._reply.body(PING, more=True))
+
+
+def begin(sending: Awaitable[None]) -> Awaitable[None] | None:
+    """Run a `send` as far as it goes: nearly always to its end, and then there is nothing to wait for.
+
+    Where it stops, because the client reads too slowly, the rest of it is to be awaited.
+    """
+    running = sending.__await__()
+    try:
+        waits_for = next(running)
+    except StopIteration:
+        return None
+    return _rest_of(running, waits_for)
+
+
+@types.coroutine
+def _rest_of(running: Generator[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
+    """What is still to do, from where `running` yielded `waits_for`."""
+    while True:
+        try:
+            sent = yield waits_for
+        except BaseException as error:  # noqa: BLE001 - a cancellation goes to where the waiting is done
+            step: Callable[[Any], Any] = running.throw
+            value = error
+        else:
+            step, value = running.send, sent
+        try:
+            waits_for = step(value)
+        except StopIteration:
+            return
+
+
+async def _relay_json(response: BackendResponse, reply: Reply, watch: Watch, meter: Meter, exchange: Exchange) -> None:
+    scanner = BodyScanner()
+    parts: list[bytes] = []
+    size = 0
+    while chunk := await response.read():
+        watch.turn(UPSTREAM)
+        parts.append(scanner.feed(chunk))
+        size += len(chunk)
+        if size > WHOLE_MAX:
+            break
+    whole = size <= WHOLE_MAX
+    if whole:
+        scanner.flush()
+    if not size or scanner.cut:
+        raise UpstreamFailed("The model's server broke off in the middle of its answer.", reason="half a JSON body")
+    meter.scanner = scanner
+    exchange.status = 200
+    exchange.mark_answered()
+    length: Headers = [(b"content-length", b"%d" % size)] if whole else []
+    watch.turn(CLIENT)
+    await reply.start(200, response.content_type, [*length, *response.headers])
+    exchange.mark_first_byte()
+    await reply.body(b"".join(parts), more=not whole)
+    if whole:
+        return
+    watch.turn(UPSTREAM)
+    while chunk := await response.read():
+        watch.turn(CLIENT)
+        await reply.body(scanner.feed(chunk), more=True)
+        watch.turn(UPSTREAM)
+    await reply.body(b"")
+
+
+async def _relay_refusal(
+    response: BackendResponse, reply: Reply, watch: Watch, meter: Meter, exchange: Exchange
+) -> None:
+    """An upstream's 4xx is the client's, and passes as it is; a refusal of our credentials and a 5xx are ours."""
+    meter.refused()
+    status = response.status
+    if status == 503:
+        raise UpstreamBusy(retry_after=_seconds(response.headers), reason="503")
+    if not 400 <= status < 500 or status in (401, 403) or b"json" not in response.content_type:
+        raise UpstreamFailed(f"The model's server answered with status {status}.", reason=f"status {status}")
+    body = bytearray()
+    while chunk := await response.read():
+        watch.turn(UPSTREAM)
+        body += chunk
+        if len(body) > ERROR_MAX:
+            raise UpstreamFailed(reason=f"status {status} with a body above {ERROR_MAX} bytes")
+    exchange.status = status
+    exchange.outcome, exchange.code = "upstream_refused", str(status)
+    exchange.mark_first_byte()
+    await reply.start(status, response.content_type, [(b"content-length", b"%d" % len(body)), *response.headers])
+    await reply.body(bytes(body))
+
+
+def _seconds(headers: Headers) -> float:
+    """An upstream's retry-after; 1 where it gives none or a date."""
+    for name, value in headers:
+        if name == b"retry-after" and value.isdigit():
+            return float(value)
+    return 1.0

@@ -1,0 +1,181 @@
+"""The two ways to fail, and the headers of every answer. Only this file knows both: a status before the first byte,
+an error event and the end of the stream after it.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+
+import orjson
+
+from weir.core.asgi import Headers, Scope, Send
+from weir.core.errors import ClientGone, GatewayError
+from weir.core.types import Window
+from weir.usage import EventScanner
+
+JSON = (b"content-type", b"application/json")
+_LAST = (b"connection", b"close")
+STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+FAREWELL_SECONDS = 5.0
+PING = b": ping\n\n"
+
+_POLICIES: dict[tuple[tuple[str, str, int, int], ...], bytes] = {}
+_POLICIES_MAX = 10_000
+
+
+Cut = Callable[[], None]
+
+
+def cut_of(scope: Scope) -> Cut:
+    """The server's way to close a connection at once (see cli/server.py); nothing where it has none."""
+    cut: Cut = scope.get("extensions", {}).get("weir.cut", _no_cut)
+    return cut
+
+
+def _no_cut() -> None:
+    """The server closes the connection itself when it sees that the answer stays unfinished."""
+
+
+class Reply:
+    """What goes back to one client: knows whether the head is out already.
+
+    `base` are the headers of every answer, `limits` those of the caller's limits; `last` asks the client not to use the
+    connection again.
+    """
+
+    __slots__ = ("_cut", "base", "limits", "scanner", "send", "started", "streaming")
+
+    def __init__(self, send: Send, request_id: str, cut: Cut, *, last: bool = False) -> None:
+        self.send = send
+        self._cut = cut
+        self.base: Headers = [(b"x-request-id", request_id.encode())]
+        if last:
+            self.base.append(_LAST)
+        self.started = False
+        self.streaming = False
+        self.limits: Headers = []
+        self.scanner: EventScanner | None = None
+
+    @property
+    def delivered(self) -> bool:
+        """The client has the whole stream, its terminator included."""
+        return self.scanner is not None and self.scanner.finished
+
+    async def start(self, status: int, content_type: bytes, headers: Headers) -> None:
+        self.started = True
+        await self.send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(b"content-type", content_type), *headers, *self.limits, *self.base],
+            }
+        )
+
+    async def body(self, chunk: bytes, *, more: bool = False) -> None:
+        await self.send({"type": "http.response.body", "body": chunk, "more_body": more})
+
+    async def fail(self, error: GatewayError, windows: Sequence[Window]) -> None:
+        """Whichever way is still open; bounded in time, because the client may be the one that does not read."""
+        if isinstance(error, ClientGone):
+            self._cut()
+            return
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                if not self.started:
+                    await self._refuse(error, windows)
+                elif self.streaming:
+                    # A blank line first where an event is half out, or ours would be read as a part of it.
+                    head = b"\n\n" if self.scanner is not None and self.scanner.half_out else b""
+                    await self.body(head + b"data: " + error_body(error) + b"\n\n")
+                else:
+                    self._cut()  # a JSON answer that broke off cannot be mended, and the client must not think it whole
+        except TimeoutError:
+            self._cut()
+
+    async def _refuse(self, error: GatewayError, windows: Sequence[Window]) -> None:
+        body = error_body(error)
+        headers = [(b"content-length", b"%d" % len(body)), *retry_headers(error)]
+        if windows:
+            self.limits = limit_headers(windows)
+        if error.status in (400, 408, 413, 431) and _LAST not in self.base:
+            headers.append(_LAST)  # what is left of the request is not worth reading
+        await self.start(error.status, JSON[1], headers)
+        await self.body(body)
+
+
+def error_body(error: GatewayError) -> bytes:
+    """OpenAI's error object."""
+    return orjson.dumps(
+        {"error": {"message": error.text, "type": error.type, "param": error.param, "code": error.code}}
+    )
+
+
+def retry_headers(error: GatewayError) -> Headers:
+    """`retry-after` in whole seconds, rounded up, and `retry-after-ms`; `x-should-retry` where retrying cannot help.
+
+    The official SDKs otherwise wait as long as they are told, or give up silently above 120 s.
+    """
+    headers: Headers = []
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(math.ceil(error.retry_after), 1)))
+        headers.append((b"retry-after-ms", b"%d" % max(math.ceil(error.retry_after * 1000), 1)))
+    if error.should_retry is not None:
+        headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
+    return headers
+
+
+def limit_headers(windows: Sequence[Window]) -> Headers:
+    """OpenAI's x-ratelimit-* for whichever of key and team has less left, and the IETF draft's fields for all.
+
+    draft-ietf-httpapi-ratelimit-headers-10: RateLimit-Policy (q quota, w window in seconds) and RateLimit (r remaining,
+    t seconds until it is full). Limits in shadow are not promised to anybody. Concurrency is a number of places and has
+    no window, so it is not in these fields.
+    """
+    requests = tokens = None
+    states: list[bytes] = []
+    shape: list[tuple[str, str, int, int]] = []
+    for window in windows:
+        scope, unit, limit, remaining, seconds, reset, shadow = window
+        if shadow or not seconds:
+            continue
+        shape.append((scope, unit, limit, seconds))
+        states.append(b'"%s-%s";r=%d;t=%d' % (scope.encode(), unit.encode(), max(remaining, 0), math.ceil(reset)))
+        if unit == "requests":
+            if requests is None or remaining < requests.remaining:
+                requests = window
+        elif tokens is None or remaining < tokens.remaining:
+            tokens = window
+    if not states:
+        return []
+    headers: Headers = [(b"ratelimit-policy", _policy(tuple(shape))), (b"ratelimit", b", ".join(states))]
+    for name, window_ in ((b"requests", requests), (b"tokens", tokens)):
+        if window_ is not None:
+            headers += (
+                (b"x-ratelimit-limit-" + name, b"%d" % window_.limit),
+                (b"x-ratelimit-remaining-" + name, b"%d" % max(window_.remaining, 0)),
+                (b"x-ratelimit-reset-" + name, duration(window_.reset)),
+            )
+    return headers
+
+
+def duration(seconds: float) -> bytes:
+    """As OpenAI writes it: `12ms`, `1s`, `6m0s`, `1h2m3s`; rounded up, so that whoever waits so long is right."""
+    if seconds < 1:
+        return b"%dms" % math.ceil(seconds * 1000)
+    whole = math.ceil(seconds)
+    minutes, rest = divmod(whole, 60)
+    if not minutes:
+        return b"%ds" % rest
+    hours, minutes = divmod(minutes, 60)
+    return b"%dh%dm%ds" % (hours, minutes, rest) if hours else b"%dm%ds" % (minutes, rest)
+
+
+def _policy(shape: tuple[tuple[str, str, int, int], ...]) -> bytes:
+    """Kept: a caller's limits rarely change. The draft asks for a Structured Field list of strings with parameters."""
+    known = _POLICIES.get(shape)
+    if known is None:
+        if len(_POLICIES) >= _POLICIES_MAX:
+            _POLICIES.clear()
+        known = ", ".join(f'"{scope}-{unit}";q={limit};w={seconds}' for scope, unit, limit, seconds in shape).encode()
+        _POLICIES[shape] = known
+    return known

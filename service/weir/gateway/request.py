@@ -1,0 +1,200 @@
+"""Reads a request's body once, for the few fields that we decide on; the bytes themselves stay as they came."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import orjson
+
+from weir.core.asgi import Receive
+from weir.core.errors import BodyTooLarge, ClientGone, InvalidValue, MalformedBody
+from weir.core.types import Route
+from weir.gateway.splice import DECIDED_ON, refuse_duplicates, replace
+
+CHOICES_MAX = 128  # OpenAI's own bound for `n`
+OUTPUT_MAX = 2**31 - 1
+MEDIA_TOKENS = 1000  # reserved for an image or a sound; what it really was is settled
+_DECIDED_ON = frozenset(DECIDED_ON)
+_MEDIA = (b"image_url", b"input_audio", b'"file_data"')
+
+# A request body is other people's JSON, of any shape: Any is its honest type.
+Json = dict[str, Any]
+
+
+class Operation(NamedTuple):
+    """One kind of request. `required` holds the prompt; `generates` says that it answers in tokens."""
+
+    name: str
+    path: str
+    required: str
+    generates: bool = True
+
+
+OPERATIONS = (
+    Operation("chat", "/chat/completions", "messages"),
+    Operation("text_completion", "/completions", "prompt"),
+    Operation("embeddings", "/embeddings", "input", generates=False),
+)
+
+
+@dataclass(slots=True)
+class CompletionRequest:
+    """What is decided on. `output_tokens` is the most per choice, None if the client names none; `text_bytes` is the
+    body without base64, `media_tokens` stands for that.
+    """
+
+    operation: Operation
+    body: bytes
+    model: str
+    streaming: bool
+    wants_usage: bool
+    output_tokens: int | None
+    choices: int
+    text_bytes: int
+    media_tokens: int
+    present: frozenset[str]
+    stream_options: Json | None
+
+
+async def read_body(receive: Receive, content_length: int | None, most: int) -> bytes:
+    """The whole body, at most `most` bytes; one that says that it is larger is refused unread.
+
+    Raises BodyTooLarge, ClientGone.
+    """
+    if content_length is not None and content_length > most:
+        raise BodyTooLarge(_too_large(most))
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body: bytes = message.get("body", b"")
+        if len(body) > most:
+            raise BodyTooLarge(_too_large(most))
+        return body
+    parts, size = [], 0
+    while message["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise BodyTooLarge(_too_large(most))
+        if not message.get("more_body"):
+            return b"".join(parts)
+        message = await receive()
+    raise ClientGone(reason="left while sending the body")
+
+
+def read_request(operation: Operation, body: bytes) -> CompletionRequest:
+    """Raises MalformedBody, InvalidValue, each naming the field."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody(f"The request body is not valid JSON: {error}.") from error
+    if not isinstance(fields, dict):
+        raise MalformedBody("The request body must be a JSON object.")
+    model = fields.get("model")
+    if not isinstance(model, str) or not model:
+        raise InvalidValue("'model' must be the name of a model; GET /v1/models lists them.", param="model")
+    _check_prompt(operation, fields)
+    streaming = _boolean(fields, "stream") and operation.generates
+    refuse_duplicates(body, fields)
+    media = _media(body, fields)
+    return CompletionRequest(
+        operation=operation,
+        body=body,
+        model=model,
+        streaming=streaming,
+        wants_usage=streaming and _wants_usage(fields),
+        output_tokens=_output_tokens(fields) if operation.generates else 0,
+        choices=_choices(operation, fields) if operation.generates else 1,
+        text_bytes=len(body) - media[0],
+        media_tokens=media[1],
+        present=_DECIDED_ON & fields.keys(),
+        stream_options=fields.get("stream_options"),
+    )
+
+
+def outgoing(request: CompletionRequest, route: Route, cap: int | None) -> bytes:
+    """The body that goes upstream: the client's bytes, with our few changes spliced in.
+
+    `cap` is the output tokens per choice that were reserved for a client who named none; None where nothing is capped.
+    """
+    changes: dict[str, Any] = {}
+    if route.upstream_model != request.model:
+        changes["model"] = route.upstream_model
+    if request.streaming and not request.wants_usage:
+        # A client cannot switch accounting off; the chunk it did not ask for is taken out again.
+        changes["stream_options"] = {**(request.stream_options or {}), "include_usage": True}
+    if cap is not None:
+        changes[route.max_tokens_field if request.operation.name == "chat" else "max_tokens"] = cap
+    return replace(request.body, changes, request.present) if changes else request.body
+
+
+def _too_large(most: int) -> str:
+    return f"The request body is larger than the {most} bytes that this endpoint accepts."
+
+
+def _check_prompt(operation: Operation, fields: Json) -> None:
+    name = operation.required
+    if fields.get(name) is None:
+        raise InvalidValue(f"'{name}' is missing.", param=name)
+    value = fields[name]
+    if name == "messages":
+        if not isinstance(value, list) or not value:
+            raise InvalidValue("'messages' must be a list with at least one message.", param=name)
+    elif not isinstance(value, str | list) or value == []:
+        raise InvalidValue(f"'{name}' must be a text or a list that is not empty.", param=name)
+
+
+def _boolean(fields: Json, name: str) -> bool:
+    value = fields.get(name)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise InvalidValue(f"'{name}' must be true or false.", param=name)
+
+
+def _wants_usage(fields: Json) -> bool:
+    options = fields.get("stream_options")
+    if options is None:
+        return False
+    if not isinstance(options, dict):
+        raise InvalidValue("'stream_options' must be an object.", param="stream_options")
+    return _boolean(options, "include_usage")
+
+
+def _output_tokens(fields: Json) -> int | None:
+    """The larger of both names: reserving the smaller would let the other pass unpaid."""
+    given = [_whole(fields, name, 1, OUTPUT_MAX) for name in ("max_tokens", "max_completion_tokens")]
+    return max((value for value in given if value is not None), default=None)
+
+
+def _choices(operation: Operation, fields: Json) -> int:
+    most = max(_whole(fields, "n", 1, CHOICES_MAX) or 1, _whole(fields, "best_of", 1, CHOICES_MAX) or 1)
+    prompt = fields["prompt"] if operation.required == "prompt" else None
+    # A list of texts, or of lists of tokens, is as many prompts; a list of numbers is one.
+    prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+    return most * prompts
+
+
+def _whole(fields: Json, name: str, least: int, most: int) -> int | None:
+    value = fields.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InvalidValue(f"'{name}' must be a whole number from {least} to {most}.", param=name)
+    return value
+
+
+def _media(body: bytes, fields: Json) -> tuple[int, int]:
+    """Bytes of the body that are no text, and the tokens that stand for them."""
+    if not any(mark in body for mark in _MEDIA):
+        return 0, 0
+    size = count = 0
+    messages = fields.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else ():
+            if not isinstance(part, dict) or part.get("type") in (None, "text"):
+                continue
+            count += 1
+            inner = part.get(str(part["type"]))
+            values = inner.values() if isinstance(inner, dict) else (inner,)
+            # Only what is long is data; a short one is an address or a name.
+            size += sum(len(value) for value in values if isinstance(value, str) and len(value) > 256)
+    return min(size, len(body)), count * MEDIA_TOKENS

@@ -1,0 +1,111 @@
+"""Changes a few top-level members of a JSON object in its bytes, so that everything else stays as the client wrote it.
+
+The body has been parsed before, so it is known to be valid JSON; what is looked for here is only where things stand.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from weir.core.errors import InvalidValue
+
+DECIDED_ON = ("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "best_of")
+_LITERAL = {name: b'"' + name.encode() + b'"' for name in DECIDED_ON}
+# A letter written as \u00XX: no encoder does that, but somebody who hides a second "model" might.
+_ESCAPED_LETTER = re.compile(rb"\\u00[4567]")
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
+_STRING_VALUE = re.compile(rb'\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+_OPEN, _CLOSE = b"{[", b"}]"
+
+
+class Member(NamedTuple):
+    """Where a top-level member's value stands: body[start:end]."""
+
+    name: str
+    start: int
+    end: int
+
+
+def refuse_duplicates(body: bytes, fields: Mapping[str, Any]) -> None:
+    """Two members of one name, and the upstream may read the other one. Raises InvalidValue.
+
+    One count per field that is there (0.1 us each in a body of 1 KB); only a second sighting costs a scan.
+    """
+    suspicious = _ESCAPED_LETTER.search(body) is not None
+    if not suspicious:
+        suspicious = any(name in fields and body.count(_LITERAL[name]) != 1 for name in DECIDED_ON)
+    if not suspicious:
+        return
+    seen: set[str] = set()
+    for member in members(body):
+        if member.name in seen and member.name in _LITERAL:
+            raise InvalidValue(f"'{member.name}' is given twice.", param=member.name)
+        seen.add(member.name)
+
+
+def replace(body: bytes, changes: Mapping[str, Any], fields_there: frozenset[str]) -> bytes:
+    """The body with these top-level members set. `fields_there` says which of them it has already."""
+    missing = {name: value for name, value in changes.items() if name not in fields_there}
+    present = {name: value for name, value in changes.items() if name in fields_there}
+    if present:
+        only = next(iter(present)) if len(present) == 1 else None
+        body = (_replace_text(body, only, present[only]) if only else None) or _replace_members(body, present)
+    if missing:
+        start = body.index(b"{") + 1
+        rest = body[start:]
+        comma = b"" if rest.lstrip()[:1] == b"}" else b","
+        body = body[:start] + orjson.dumps(missing)[1:-1] + comma + rest
+    return body
+
+
+def members(body: bytes) -> list[Member]:
+    """The top-level members of an object, in order. About 0.2 us for each string or bracket in it."""
+    found: list[Member] = []
+    depth = 0
+    name: str | None = None
+    start = 0
+    for token in _TOKEN.finditer(body):
+        mark = token[0]
+        if mark in (b"{", b"["):
+            depth += 1
+        elif mark in (b"}", b"]"):
+            depth -= 1
+            if depth == 0 and name is not None:
+                found.append(_member(body, name, start, token.start()))
+        elif depth != 1:
+            continue
+        elif mark == b":":
+            start = token.end()
+        elif mark == b",":
+            if name is not None:
+                found.append(_member(body, name, start, token.start()))
+            name = None
+        elif name is None:
+            name = orjson.loads(mark)
+    return found
+
+
+def _member(body: bytes, name: str, start: int, end: int) -> Member:
+    value = body[start:end]
+    return Member(name, start + len(value) - len(value.lstrip()), end - (len(value) - len(value.rstrip())))
+
+
+def _replace_text(body: bytes, name: str, value: object) -> bytes | None:
+    """The common case, a text whose name stands once in the body: then that is the one. None where it is not so."""
+    literal = _LITERAL.get(name)
+    if literal is None or not isinstance(value, str):
+        return None
+    at = body.find(literal)
+    if at < 0 or body.find(literal, at + 1) >= 0 or _ESCAPED_LETTER.search(body):
+        return None
+    there = _STRING_VALUE.match(body, at + len(literal))
+    return None if there is None else body[: there.start(1)] + orjson.dumps(value) + body[there.end(1) :]
+
+
+def _replace_members(body: bytes, present: Mapping[str, Any]) -> bytes:
+    for member in reversed(members(body)):
+        if member.name in present:
+            body = body[: member.start] + orjson.dumps(present[member.name]) + body[member.end :]
+    return body

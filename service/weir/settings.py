@@ -1,0 +1,455 @@
+"""Everything that can be configured: one frozen tree, read once from weir.yaml and WEIR_*, refused where it is wrong.
+
+Every value of the file is also an environment variable, WEIR_SECTION__NAME, which wins over the file. Lists and models
+are JSON there. Unknown names are refused with the nearest known one, because a typo in a limit is a limit not set.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from weir.auth.records import GLOB, check_team_name, unit_of
+from weir.core.types import BURST_SECONDS, MAX_PER_MINUTE_TIMES_BURST, Limits
+
+MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class Section(BaseModel):
+    """A part of the tree: frozen, and with no room for names that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_boolean_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if isinstance(value, bool) and field.annotation is not bool:
+            # YAML reads yes, no, on and off as booleans, and pydantic would take them for 1 and 0.
+            raise ValueError(f"must not be {str(value).lower()} (YAML reads yes, no, on and off so)")
+        return value
+
+
+class Server(Section):
+    """Where Weir listens, and what it accepts."""
+
+    host: str = "::"  # both families; IPv4 alone where the machine has no IPv6
+    port: Port = 8080
+    ops_port: Port = 9090  # health, metrics, administration: never through the ingress
+    workers: Annotated[int, Field(ge=1, le=64)] = 1  # one process a pod is the default: more pods, not more processes
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
+    body_timeout_seconds: Seconds = 30.0  # a body that does not arrive in this time is refused (408)
+    sse_keepalive_seconds: Seconds = 15.0  # a comment after this much silence, so that no load balancer cuts a stream
+    write_timeout_seconds: Seconds = 30.0  # a client that reads nothing for this long is cut
+    keepalive_seconds: Annotated[int, Field(ge=1)] = 75  # longer than a load balancer's (60), or it meets a closing one
+    docs: bool = True  # /docs and /openapi.json
+
+
+class Redis(Section):
+    """The one store: keys, limits, leases."""
+
+    url: SecretStr | None = None  # redis://user:password@host:6379/0, rediss:// for TLS, unix:///path
+    on_outage: Literal["degrade", "closed", "open"] = "degrade"
+    command_seconds: Annotated[float, Field(gt=0, le=10)] = 0.1
+
+
+class TimeoutSettings(Section):
+    """Seconds."""
+
+    connect: Seconds = 2.0
+    first_byte: Seconds = 300.0  # a long prompt is read for minutes before the first token
+    idle: Seconds = 120.0
+    total: Seconds = 3600.0
+
+
+class EndpointSettings(Section):
+    """One upstream address, with its API's base path, as in http://vllm-0.vllm:8000/v1."""
+
+    url: str
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    api_key_env: str | None = None  # the name of the environment variable, so that no secret is in this file
+
+    @field_validator("url")
+    @classmethod
+    def _is_http(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("an endpoint's url begins with http:// or https:// and names a host")
+        if parts.username or parts.password:
+            raise ValueError("an endpoint's url holds no password; use api_key_env")
+        return url.rstrip("/")
+
+
+class Price(Section):
+    """USD per million tokens."""
+
+    input: Annotated[float, Field(ge=0)] = 0.0
+    output: Annotated[float, Field(ge=0)] = 0.0
+
+
+class EchoSettings(Section):
+    delay_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0  # before each word of a stream
+
+
+class Model(Section):
+    """A name that clients ask for, and what answers to it."""
+
+    name: Annotated[str, Field(pattern=MODEL_NAME)]
+    aliases: tuple[Annotated[str, Field(pattern=MODEL_NAME)], ...] = ()
+    backend: Literal["openai", "echo"] = "openai"
+    upstream_model: str | None = None  # the name that the upstream knows; ours if absent
+    endpoints: tuple[EndpointSettings, ...] = ()
+    timeouts: TimeoutSettings = TimeoutSettings()
+    retries: Annotated[int, Field(ge=0, le=10)] = 2  # before the first byte only
+    fallbacks: tuple[str, ...] = ()
+    price: Price = Price()
+    # What is reserved, and injected upstream, for a request that names no maximum. Absent: 4096 where a token limit
+    # needs a bound, and nothing is injected for callers without one.
+    default_max_tokens: Annotated[int, Field(ge=1)] | None = None
+    # How the upstream calls the cap of a chat answer. Absent: max_completion_tokens for OpenAI, else max_tokens.
+    max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    owned_by: str = "weir"
+    echo: EchoSettings = EchoSettings()
+
+    @model_validator(mode="after")
+    def _has_endpoints(self) -> Self:
+        if self.backend == "openai" and not self.endpoints:
+            raise ValueError("a model with backend 'openai' needs at least one endpoint with a url")
+        if self.backend == "echo" and self.endpoints:
+            raise ValueError("a model with backend 'echo' has no endpoints")
+        return self
+
+
+class LimitsSettings(Section):
+    """Limits as teams and keys write them."""
+
+    burst_seconds: Annotated[int, Field(ge=1, le=86_400)] = BURST_SECONDS
+    rpm: Annotated[int, Field(ge=1)] | None = None
+    tpm: Annotated[int, Field(ge=1)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    models: tuple[Annotated[str, Field(pattern=GLOB.pattern)], ...] = ()
+    shadow: tuple[Literal["rpm", "tpm", "concurrency"], ...] = ()
+
+    @field_validator("rpm", "tpm")
+    @classmethod
+    def _is_exact(cls, per_minute: int | None, info: ValidationInfo) -> int | None:
+        burst = info.data.get("burst_seconds", BURST_SECONDS)
+        if per_minute is not None and per_minute * burst > MAX_PER_MINUTE_TIMES_BURST:
+            raise ValueError(f"can be at most {MAX_PER_MINUTE_TIMES_BURST // burst} with a burst of {burst} seconds")
+        return per_minute
+
+    def limits(self) -> Limits:
+        """As the rooms know them."""
+        return Limits(
+            rpm=self.rpm,
+            tpm=self.tpm,
+            concurrency=self.concurrency,
+            burst_seconds=self.burst_seconds,
+            models=self.models,
+            shadow=frozenset(map(unit_of, self.shadow)),
+        )
+
+
+class KeySettings(LimitsSettings):
+    """A key by its digest; the key itself never stands in a file."""
+
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    name: str = ""
+
+
+class TeamSettings(LimitsSettings):
+    """A team, and keys of it."""
+
+    name: Annotated[str, AfterValidator(check_team_name)]
+    keys: tuple[KeySettings, ...] = ()
+
+
+class Admission(Section):
+    """How reservations behave."""
+
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 60.0  # a killed replica's places are free after this long
+
+
+class Keys(Section):
+    """How keys are kept."""
+
+    pepper: SecretStr | None = None  # stored are HMAC-SHA256(pepper, key); without it SHA-256. Not to be changed later
+
+
+class Drain(Section):
+    announce_seconds: Annotated[float, Field(ge=0, le=600)] = 5.0
+    deadline_seconds: Annotated[float, Field(ge=0, le=86_400)] = 300.0
+
+
+class Telemetry(Section):
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    otlp_endpoint: str | None = None
+    trace_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
+    capture_content: bool = False
+
+
+class Settings(BaseSettings):
+    """The root."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="WEIR_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    server: Server = Server()
+    redis: Redis = Redis()
+    models: tuple[Model, ...] = ()
+    teams: tuple[TeamSettings, ...] = ()
+    limits: Admission = Admission()
+    keys: Keys = Keys()
+    drain: Drain = Drain()
+    telemetry: Telemetry = Telemetry()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        seen: set[str] = set()
+        for model in self.models:
+            for name in (model.name, *model.aliases):
+                if name in seen:
+                    raise ValueError(f"the model name '{name}' is given twice")
+                seen.add(name)
+        teams = [team.name for team in self.teams]
+        for name in teams:
+            if teams.count(name) > 1:
+                raise ValueError(f"the team '{name}' is given twice")
+        if self.server.port == self.server.ops_port:
+            raise ValueError("server.port and server.ops_port must differ")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and where. `line` counts from 1; 0 where it is not in the file."""
+
+    where: str
+    what: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line else ""
+        return f"{place}{self.where}: {self.what}" if self.where else f"{place}{self.what}"
+
+
+class BadSettings(Exception):
+    """Everything that is wrong, at once."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+
+def load(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The settings of a file, the environment, and the command line's overrides, which win over both.
+
+    Raises:
+        BadSettings: with all that is wrong.
+
+    """
+    document, lines = _read(path) if path else ({}, {})
+    problems = list(_unknown_in_environment())
+    try:
+        settings = _settled(document, {})  # a flag does not excuse the value that it replaces
+        if overrides:
+            settings = _settled(document, overrides)
+    except ValidationError as error:
+        problems += [_problem(dict(detail), lines) for detail in error.errors()]
+    except (ValueError, TypeError) as error:  # an environment variable that is not the JSON it should be
+        problems.append(Problem("environment", str(error)))
+    else:
+        problems += list(_unset_secrets(settings, lines))
+    if problems:
+        raise BadSettings(sorted(set(problems), key=lambda p: (p.line, p.where)))
+    return settings
+
+
+def _settled(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> Settings:
+    """The command line wins over the environment, that over the file, that over the defaults; value by value."""
+
+    class Settled(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class' form
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            line, file = (InitSettingsSource(settings_cls, dict(source)) for source in (overrides, document))
+            return line, env_settings, file
+
+    settled = Settled()
+    values = {name: getattr(settled, name) for name in Settings.model_fields}
+    return Settings.model_construct(settled.model_fields_set, **values)
+
+
+# Part of the file's fixed form, and of later versions: taken, and said to have no effect yet.
+WITHOUT_EFFECT = frozenset(
+    {
+        "redis.on_outage",
+        "models.retries",
+        "models.fallbacks",
+        "models.price",
+        "telemetry.otlp_endpoint",
+        "telemetry.trace_sample",
+        "telemetry.capture_content",
+    }
+)
+
+
+def without_effect(settings: Settings) -> list[str]:
+    """The settings that somebody gave and that this version does not act on."""
+
+    def given(part: BaseModel, path: str) -> Iterator[str]:
+        for name in part.model_fields_set:
+            value = getattr(part, name)
+            here = f"{path}{name}"
+            if here in WITHOUT_EFFECT:
+                yield here
+            for inner in value if isinstance(value, tuple) else (value,):
+                if isinstance(inner, BaseModel):
+                    yield from given(inner, f"{here}.")
+
+    return sorted(set(given(settings, "")))
+
+
+# -- where in the file -----------------------------------------------------------------------------------------------
+
+Path_ = tuple[str | int, ...]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadSettings([Problem("", f"{path} cannot be read: {error}")]) from error
+    try:
+        document = yaml.safe_load(text)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or "this is not YAML"
+        raise BadSettings([Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else 0)]) from error
+    if document is None:
+        return {}, {}
+    if not isinstance(document, dict):
+        raise BadSettings([Problem("", "the file must hold names and values, like 'server:' and 'models:'", 1)])
+    lines: dict[Path_, int] = {}
+    problems: list[Problem] = []
+    _mark_lines(tree, (), lines, problems)
+    if problems:
+        raise BadSettings(problems)
+    return {str(name): value for name, value in document.items()}, lines
+
+
+def _mark_lines(node: yaml.Node | None, path: Path_, lines: dict[Path_, int], problems: list[Problem]) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for name, value in node.value:
+            inner = (*path, str(name.value))
+            lines[inner] = name.start_mark.line + 1
+            if name.value in seen:
+                problems.append(Problem(_dotted(inner), "is given twice", lines[inner]))
+            seen.add(name.value)
+            _mark_lines(value, inner, lines, problems)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            lines[(*path, number)] = value.start_mark.line + 1
+            _mark_lines(value, (*path, number), lines, problems)
+
+
+def _problem(detail: dict[str, Any], lines: Mapping[Path_, int]) -> Problem:
+    path: Path_ = tuple(detail["loc"])
+    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
+    if detail["type"] == "extra_forbidden":
+        known = list(_names_at(Settings, path[:-1]))
+        return Problem(_dotted(path), f"there is no such setting{_nearest(str(path[-1]), known)}", line)
+    return Problem(_dotted(path), detail["msg"].removeprefix("Value error, "), line)
+
+
+def _names_at(model: type[BaseModel], path: Path_) -> Iterator[str]:
+    """The settings that exist where `path` leads."""
+    for step in path:
+        if isinstance(step, int):
+            continue
+        inner = model.model_fields.get(step)
+        if inner is None:
+            return
+        candidates = [inner.annotation, *get_args(inner.annotation)]
+        found = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
+        if found is None:
+            return
+        model = found
+    yield from model.model_fields
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; known are {', '.join(sorted(known))}" if known else ""
+
+
+def _dotted(path: Path_) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+    return text
+
+
+# -- what the environment says ---------------------------------------------------------------------------------------
+
+OTHER_VARIABLES = frozenset({"WEIR_ADMIN_KEY", "WEIR_CONFIG"})  # read by others than the settings
+
+
+def _unknown_in_environment() -> Iterator[Problem]:
+    known = list(Settings.model_fields)
+    for variable in os.environ:
+        if not variable.startswith("WEIR_") or variable in OTHER_VARIABLES:
+            continue
+        path = tuple(variable.removeprefix("WEIR_").lower().split("__"))
+        if path[0] not in known:
+            yield Problem(variable, f"there is no such setting{_nearest(path[0], known)}")
+            continue
+        if len(path) > 1 and path[0] not in ("models", "teams"):
+            inner = list(_names_at(Settings, path[:-1]))
+            if path[-1] not in inner:
+                yield Problem(variable, f"there is no such setting{_nearest(path[-1], inner)}")
+
+
+def _unset_secrets(settings: Settings, lines: Mapping[Path_, int]) -> Iterator[Problem]:
+    for m, model in enumerate(settings.models):
+        for e, endpoint in enumerate(model.endpoints):
+            if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
+                path: Path_ = ("models", m, "endpoints", e, "api_key_env")
+                yield Problem(
+                    _dotted(path),
+                    f"the environment variable {endpoint.api_key_env} is not set",
+                    lines.get(path, lines.get(path[:-1], 0)),
+                )

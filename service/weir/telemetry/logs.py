@@ -1,0 +1,104 @@
+"""structlog: JSON on a pipe, colours on a terminal. What other libraries log goes the same way."""
+
+import asyncio
+import atexit
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, TextIO
+
+import orjson
+import structlog
+from structlog.types import EventDict, Processor
+
+# uvicorn's word for an answer that we cut on purpose; the request's own line says why.
+_UNFINISHED = "ASGI callable returned without completing response."
+FLUSH_SECONDS = 0.02
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+_ALL_LINES: list["Lines"] = []
+
+
+class Lines:
+    """Where lines are written: gathered for FLUSH_SECONDS, then written at once.
+
+    A line written by itself costs 8 us, and wakes its reader. Outside of a loop nothing waits; a killed process loses
+    the lines of its last moment, not its settlements.
+    """
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._waiting: list[bytes] = []
+        atexit.register(self.flush)
+        _ALL_LINES.append(self)
+
+    def msg(self, line: bytes) -> None:
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+            except RuntimeError:
+                self.flush()
+
+    debug = info = warning = error = critical = msg
+
+    def flush(self) -> None:
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            self._out.write(b"\n".join(lines) + b"\n")
+            self._out.flush()
+
+
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Once a process, before anything logs. `stream` is standard output unless given."""
+    out = stream or sys.stdout
+    processors: list[Processor]
+    logger_factory: Any
+    if out.isatty():
+        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+        processors = [structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer()]
+        logger_factory = structlog.WriteLoggerFactory(out)
+    else:
+        lines = Lines(out.buffer)
+        processors = [_as_json]
+        logger_factory = lambda *_: lines  # noqa: E731 - structlog calls it a factory
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=logger_factory,
+        cache_logger_on_first_use=True,
+    )
+    bridge = logging.Handler()
+    bridge.emit = _bridge  # type: ignore[method-assign]  # a handler is its emit
+    logging.basicConfig(handlers=[bridge], level=logging.WARNING, force=True)
+
+
+def _as_json(_: Any, method: str, event: EventDict) -> bytes:
+    """One processor where structlog has four (level, time, tracebacks, JSON): 3 us a line instead of 9."""
+    return orjson.dumps(
+        {"timestamp": datetime.now(UTC), "level": method, **event}, option=orjson.OPT_UTC_Z, default=repr
+    )
+
+
+def where(error: BaseException) -> list[str]:
+    """Where it was raised, innermost last. Neither its text nor a variable: both may hold a key or a prompt."""
+    frames = traceback.extract_tb(error.__traceback__)[-8:]
+    return [f"{frame.filename.rpartition('/site-packages/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def flush() -> None:
+    """Write what waits; for a process that ends without Python's own farewell."""
+    for lines in _ALL_LINES:
+        lines.flush()
+
+
+def _bridge(record: logging.LogRecord) -> None:
+    if record.msg == _UNFINISHED:
+        return
+    fields: dict[str, Any] = {"logger": record.name}
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None:
+        fields |= {"kind": type(error).__name__, "where": where(error)}
+    structlog.get_logger().log(record.levelno, record.getMessage(), **fields)

@@ -1,0 +1,73 @@
+"""The room's door: reads a finished exchange once, into one log line and a few metrics."""
+
+from typing import Any
+
+import structlog
+
+from weir.core.exchange import Exchange
+from weir.telemetry.logs import where
+from weir.telemetry.metrics import Metrics
+
+
+class Telemetry:
+    """Never raises into a request."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._log: Any = structlog.get_logger()
+
+    def begin(self, exchange: Exchange) -> None:  # noqa: ARG002 - spans will begin here
+        self.metrics.in_flight.inc()
+
+    def record(self, exchange: Exchange) -> None:
+        """The one line and the few numbers of a finished request."""
+        self.metrics.in_flight.dec()
+        self.metrics.record(exchange)
+        principal = exchange.principal
+        first = exchange.first_byte
+        fields: dict[str, Any] = {
+            "request_id": exchange.request_id,
+            "trace_id": exchange.trace_id or None,
+            "team": principal.team if principal else None,
+            "key_id": principal.key_id if principal else None,
+            "operation": exchange.operation,
+            "model": exchange.model or None,
+            "endpoint": exchange.endpoint or None,
+            "stream": exchange.streaming,
+            "status": exchange.status,
+            "outcome": exchange.outcome,
+            "ttft_ms": round((first - exchange.started) * 1000, 3) if first else None,
+            "duration_ms": round(exchange.duration * 1000, 3),
+            "overhead_ms": round(exchange.overhead * 1000, 3),
+            "input_tokens": exchange.input_tokens,
+            "output_tokens": exchange.output_tokens,
+            "tokens_from": exchange.tokens_from,
+        }
+        if exchange.code:
+            fields["code"] = exchange.code
+        if exchange.reason:
+            fields["reason"] = exchange.reason
+        if exchange.finish_reason:
+            fields["finish_reason"] = exchange.finish_reason
+        if exchange.shadow_refusals:
+            fields["shadow_refusals"] = exchange.shadow_refusals
+        self._log.info("request", **fields)
+
+    def report(self, bug: Exception, exchange: Exchange) -> None:
+        """A bug of ours: where it was, and of what kind. Its text may quote the request, so it is not logged."""
+        self._log.error("bug", request_id=exchange.request_id, kind=type(bug).__name__, where=where(bug))
+
+    def redis_changed(self, up: bool, why: str) -> None:  # noqa: FBT001 - a callback's form
+        """Once per change of state."""
+        self.metrics.degraded.set(0 if up else 1)
+        if up:
+            self._log.info("redis is there")
+        else:
+            self._log.error("redis is away", why=why)
+
+    def note(self, event: str, **fields: object) -> None:
+        """A change of state of the process: started, draining, stopped."""
+        self._log.info(event, **fields)
+
+    def warn(self, event: str, **fields: object) -> None:
+        self._log.warning(event, **fields)

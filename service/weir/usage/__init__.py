@@ -1,0 +1,7 @@
+"""What was used: read from passing bytes, or estimated where nobody says. Touches no network and raises nothing."""
+
+from weir.usage.estimate import PromptEstimator, counted_output
+from weir.usage.meter import Meter
+from weir.usage.scanner import BodyScanner, EventScanner, Scanner
+
+__all__ = ["BodyScanner", "EventScanner", "Meter", "PromptEstimator", "Scanner", "counted_output"]
