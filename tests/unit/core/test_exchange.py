@@ -1,0 +1,28 @@
+"""What is our own time: from the first byte in to the sending, and from the answer to the first byte out."""
+
+import pytest
+
+from weir.core.exchange import Exchange
+
+ROWS = [
+    # started, sent, answered, first byte, ended: overhead
+    pytest.param(10.0, 10.5, 14.0, 14.25, 20.0, 0.75, id="complete"),
+    pytest.param(10.0, 0.0, 0.0, 0.0, 10.5, 0.5, id="refused"),
+    pytest.param(10.0, 10.5, 0.0, 0.0, 20.0, 0.5, id="upstream-failed"),
+    pytest.param(10.0, 10.5, 14.0, 0.0, 20.0, 0.5, id="no-byte-came"),
+    pytest.param(10.0, 10.5, 14.0, 13.0, 20.0, 0.5, id="clocks-do-not-make-it-negative"),
+]
+
+
+@pytest.mark.parametrize(("started", "sent", "answered", "first", "ended", "overhead"), ROWS)
+def test_overhead(*, started: float, sent: float, answered: float, first: float, ended: float, overhead: float) -> None:
+    exchange = Exchange("id", "chat", started=started)
+    exchange.sent, exchange.answered, exchange.first_byte, exchange.ended = sent, answered, first, ended
+    assert exchange.overhead == overhead
+    assert exchange.duration == ended - started
+
+
+def test_the_first_byte_is_marked_with_the_time() -> None:
+    exchange = Exchange("id", "chat")
+    exchange.mark_first_byte()
+    assert exchange.first_byte >= exchange.started > 0

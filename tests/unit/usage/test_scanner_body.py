@@ -1,0 +1,158 @@
+"""BodyScanner: usage from a single JSON answer, small or of several MB, wherever the answer keeps it."""
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from weir.core.types import Usage
+from weir.usage.scanner import BodyScanner
+
+SAID = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
+DETAILS = {
+    **SAID,
+    "prompt_tokens_details": {"cached_tokens": 16, "audio_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 8, "audio_tokens": 0},
+}
+EMBEDDED = {"prompt_tokens": 8, "total_tokens": 8}
+LOOKALIKE = '{"choices":[],"usage":{"prompt_tokens":999,"completion_tokens":999,"total_tokens":1998}}'
+VECTOR = [0.0023064255, -0.009327292, 1.5e-07, -0.0028842222] * 256
+
+
+def compact(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def chat(content: str, **more: Any) -> dict[str, Any]:
+    message = {"role": "assistant", "content": content, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], **more}
+
+
+def embeddings(count: int, vector: Any = VECTOR) -> dict[str, Any]:
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index in range(count)]
+    return {"object": "list", "data": data, "model": "text-embedding-3-small"}
+
+
+# vLLM (chat_completion/protocol.py) writes its own fields behind usage; prompt_logprobs has a line a prompt token.
+LOGPROBS = [{str(i): {"logprob": -0.5, "rank": 1, "decoded_token": " weir"}} for i in range(4000)]
+BESIDE = {"token": " weir", "logprob": -0.5, "bytes": [32, 119, 101, 105, 114], "top_logprobs": []}
+
+BODIES = {
+    # OpenAI's order, the other way round, and in between
+    "chat": (compact(chat("A weir.", usage=DETAILS, service_tier="default")), Usage(30, 12, 16, 8)),
+    "usage-first": (compact({"usage": SAID, **chat("A weir.")}), Usage(30, 12)),
+    "indented": (json.dumps(chat("A weir.", usage=DETAILS), indent=4).encode() + b"\n", Usage(30, 12, 16, 8)),
+    "spaces": (b'{ "choices" : [ ] , "usage" : { "prompt_tokens" : 3 , "completion_tokens" : 4 } }\r\n', Usage(3, 4)),
+    # the embeddings object has no completion
+    "embedding": (compact({**embeddings(1), "usage": EMBEDDED}), Usage(8, 0)),
+    # text that looks like usage
+    "lookalike": (compact(chat(LOOKALIKE, usage=SAID)), Usage(30, 12)),
+    "lookalike-after": (compact({"usage": SAID, **chat(LOOKALIKE)}), Usage(30, 12)),
+    "lookalike-escaped-twice": (compact(chat(json.dumps(LOOKALIKE), usage=SAID)), Usage(30, 12)),
+    "lookalike-only": (compact(chat(LOOKALIKE)), None),
+    "nested": (compact({"usage": SAID, **chat("x"), "x_vendor": {"usage": {"prompt_tokens": 9}}}), Usage(30, 12)),
+    "nested-only": (compact(chat("x", x_vendor={"usage": {"prompt_tokens": 9, "completion_tokens": 9}})), None),
+    # large: the text of a long answer, vectors, base64
+    "large-chat": (compact(chat("weir " * 60_000, usage=DETAILS)), Usage(30, 12, 16, 8)),
+    "large-usage-first": (compact({"usage": DETAILS, **chat("weir " * 60_000)}), Usage(30, 12, 16, 8)),
+    "large-lookalike": (compact(chat(LOOKALIKE * 3000, usage=SAID)), Usage(30, 12)),
+    "large-lookalike-after": (compact({"usage": SAID, **chat(LOOKALIKE * 3000)}), Usage(30, 12)),
+    "large-lookalike-only": (compact(chat(LOOKALIKE * 3000)), None),
+    "large-indented": (json.dumps(chat("weir " * 60_000, usage=DETAILS), indent=4).encode(), Usage(30, 12, 16, 8)),
+    "large-no-usage": (compact(chat("weir " * 60_000)), None),
+    "embeddings-3mb": (compact({**embeddings(240), "usage": EMBEDDED}), Usage(8, 0)),
+    "embeddings-3mb-first": (compact({"usage": EMBEDDED, **embeddings(240)}), Usage(8, 0)),
+    "embeddings-3mb-indented": (json.dumps({**embeddings(100), "usage": EMBEDDED}, indent=2).encode(), Usage(8, 0)),
+    "embeddings-base64": (compact({**embeddings(500, "zczMPQAAgD8" * 700), "usage": EMBEDDED}), Usage(8, 0)),
+    # usage in the middle of a large answer
+    "vllm-prompt-logprobs": (compact(chat("A.", usage=SAID, prompt_logprobs=LOGPROBS)), Usage(30, 12)),
+    "vllm-logprobs-on-both-sides": (
+        compact(chat("A.", logprobs={"content": [BESIDE] * 3000}, usage=SAID, prompt_logprobs=LOGPROBS)),
+        Usage(30, 12),
+    ),
+    # what is no answer
+    "error": (b'{"error":{"message":"no","type":"server_error","param":null,"code":null}}', None),
+    "usage-null": (compact(chat("A.", usage=None)), None),
+    "html": (b'<html><body>"usage":{"prompt_tokens":1</body></html>', None),
+    "list": (b'[{"usage":{"prompt_tokens":1}}]', None),
+    "cut-off": (compact(chat("A weir.", usage=SAID))[:-20], None),
+    "empty": (b"", None),
+}
+
+
+def in_pieces_of(size: int, body: bytes) -> Iterator[bytes]:
+    return (body[at : at + size] for at in range(0, len(body), size))
+
+
+def read(pieces: Iterator[bytes] | list[bytes]) -> Usage | None:
+    scanner = BodyScanner()
+    for piece in pieces:
+        assert scanner.feed(piece) is piece
+    usage = scanner.usage
+    assert scanner.usage == usage, "asked twice"
+    return usage
+
+
+@pytest.mark.parametrize("size", [97, 4096, 65_536, 1 << 30], ids=["97", "4k", "64k", "whole"])
+@pytest.mark.parametrize(("body", "usage"), BODIES.values(), ids=BODIES)
+def test_usage_of_a_body(body, usage, size):
+    assert read(in_pieces_of(size, body)) == usage
+
+
+@pytest.mark.parametrize("name", ["chat", "usage-first", "lookalike", "nested", "error"])
+def test_small_body_cut_anywhere(name):
+    body, usage = BODIES[name]
+    assert read(in_pieces_of(1, body)) == usage
+    for at in range(len(body) + 1):
+        assert read([body[:at], body[at:]]) == usage, f"cut at {at}"
+
+
+@pytest.mark.parametrize("size", [kilobytes * 1024 + off for kilobytes in (16, 64, 80) for off in (-1, 0, 1)])
+@pytest.mark.parametrize("first", [True, False], ids=["first", "last"])
+def test_body_of_a_size_at_which_something_changes(first, size):
+    """Buffers of round sizes: usage must not fall between two of them."""
+    text = "w" * (size - len(compact(chat("", usage=SAID))))
+    body = compact({"usage": SAID, **chat(text)} if first else chat(text, usage=SAID))
+    assert len(body) == size
+    for piece in (1000, 16_384, 65_536, size):
+        assert read(in_pieces_of(piece, body)) == Usage(30, 12), f"pieces of {piece}"
+
+
+@pytest.mark.parametrize("behind", [15_000, 16_200, 16_300, 16_384, 17_000, 60_000])
+def test_usage_at_any_distance_from_the_end(behind):
+    """A vendor's fields may stand behind usage; behind a large answer too."""
+    body = compact(chat("w" * 100_000, usage=SAID, x_vendor="v" * behind))
+    assert read(in_pieces_of(4096, body)) == Usage(30, 12)
+
+
+# Legal JSON, or what servers call so, that strict parsers refuse: the bytes pass, and the usage is charged.
+UNCLEAN = {
+    "half-a-surrogate": b'{"choices":[{"text":"\\ud83c"}],"usage":{"prompt_tokens":3,"completion_tokens":4}}',
+    "minus-infinity": b'{"choices":[{"logprobs":[-Infinity]}],"usage":{"prompt_tokens":3,"completion_tokens":4}}',
+    "not-a-number": b'{"usage":{"prompt_tokens":3,"completion_tokens":4},"choices":[{"logprobs":[NaN]}]}',
+}
+
+
+@pytest.mark.parametrize("body", UNCLEAN.values(), ids=UNCLEAN)
+def test_usage_of_an_unclean_body(body):
+    assert read([body]) == Usage(3, 4)
+
+
+def test_pieces_of_a_large_body_are_not_kept():
+    """An embedding answer of 64 MB must not be gathered to find a few numbers at its end."""
+    scanner = BodyScanner()
+    piece = b"0.25," * 3277
+    scanner.feed(b'{"object":"list","data":[')
+    tracemalloc.start()
+    try:
+        for _ in range(4096):
+            scanner.feed(piece)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    scanner.feed(b'0],"usage":{"prompt_tokens":8,"total_tokens":8}}')
+    assert peak < 1 << 20
+    assert scanner.usage == Usage(8, 0)
