@@ -40,11 +40,21 @@ if key[2] ~= 'active' then return {2} end
 if key[3] and key[3] ~= '0' and tonumber(key[3]) <= seconds then return {3} end
 
 -- The model ----------------------------------------------------------------------------------------------------------
--- `allow` holds one Lua pattern a line, made from globs when the record was written.
-local function allows(patterns)
-  if not patterns or patterns == '' or looking then return true end
-  for pattern in string.gmatch(patterns, '[^\n]+') do
-    if string.find(ARGV[2], pattern) or string.find(ARGV[3], pattern) then return true end
+-- `allow` holds one glob a line, cut at its stars into Lua patterns when the record was written (records.py): each is
+-- found as early as it can be, behind the one before.
+local function fits(name, glob)
+  local from = 1
+  for piece in string.gmatch(glob, '[^*]+') do
+    local _, last = string.find(name, piece, from)
+    if not last then return false end
+    from = last + 1
+  end
+  return true
+end
+local function allows(globs)
+  if not globs or globs == '' or looking then return true end
+  for glob in string.gmatch(globs, '[^\n]+') do
+    if fits(ARGV[2], glob) or fits(ARGV[3], glob) then return true end
   end
   return false
 end

@@ -91,7 +91,7 @@ def limits_to_hash(limits: Limits) -> dict[str, str]:
         "concurrency": str(limits.concurrency or ""),
         "burst": str(limits.burst_seconds),
         "models": ",".join(limits.models),
-        "allow": "\n".join(lua_pattern(glob) for glob in limits.models if glob != "*")
+        "allow": "\n".join(lua_pieces(glob) for glob in limits.models if glob != "*")
         if "*" not in limits.models
         else "",
         "shadow": ",".join(sorted(limits.shadow)),
@@ -129,10 +129,13 @@ def key_from_hash(team: str, key_id: str, fields: Mapping[str, str]) -> Key:
     )
 
 
-def lua_pattern(glob: str) -> str:
-    """A glob as an anchored Lua pattern, so that admission compares without translating: `gpt-*` is `^gpt%-.*$`."""
-    body = "".join(".*" if c == "*" else "." if c == "?" else c if c.isalnum() else "%" + c for c in glob)
-    return f"^{body}$"
+def lua_pieces(glob: str) -> str:
+    """A glob as admission reads it: Lua patterns to be found one after the other, with `*` between them.
+
+    `gpt-*` is `^gpt%-*$`. None of the pieces can stretch, so finding them never has to go back over a name: its time
+    grows with the name and not, as with `.*` in a pattern, with the name to the power of the stars.
+    """
+    return "^" + "".join(c if c == "*" or c.isalnum() else "." if c == "?" else "%" + c for c in glob) + "$"
 
 
 def unit_of(name: str) -> Unit:
