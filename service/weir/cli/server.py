@@ -12,25 +12,119 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from weir.app import FLUSH_SECONDS, Application, application
-from weir.core.asgi import App
+from weir.core.asgi import App, Headers
 from weir.core.errors import BadRequest
 from weir.gateway.head import new_request_id
-from weir.gateway.replies import error_body
+from weir.gateway.replies import LAST, error_body
+from weir.gateway.wire import EXTENSION, Rest
 from weir.settings import Settings
 
 MARGIN_SECONDS = 10.0
 
 
+class UvicornWire:
+    """See `Wire`: writes what uvicorn's own `send` would, and keeps its books.
+
+    uvicorn searches every header of an answer by two patterns, because an application may have written anything; ours
+    are made of numbers, of checked ids and of what its own parser passed in an upstream's answer.
+    """
+
+    __slots__ = ("_chunked", "_cycle", "_protocol", "receive")
+
+    def __init__(self, protocol: "Protocol", cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self._chunked = False
+        self.receive = cycle.receive
+
+    def body(self) -> bytes | None:
+        return None if self._cycle.more_body else bytes(self._cycle.body)
+
+    def listen(self, gone: Callable[[], None] | None) -> None:
+        protocol = self._protocol
+        if gone is None:
+            protocol.listening.pop(self, None)
+            return
+        protocol.listening[self] = gone
+        protocol.flow.resume_reading()  # or nobody would see the end
+        if protocol.lost:
+            protocol.loop.call_soon(gone)
+
+    def answer(self, status: int, headers: Headers, body: bytes) -> Rest:
+        rest = self._write(self._head(status, headers, b"content-length: %d\r\n" % len(body)) + body)
+        self._end()
+        return rest
+
+    def start(self, status: int, headers: Headers) -> Rest:
+        # Whoever speaks HTTP/1.0 knows no chunks: for them the answer ends with the connection.
+        self._chunked = self._cycle.scope["http_version"] != "1.0"
+        head = self._head(status, headers, b"transfer-encoding: chunked\r\n" if self._chunked else b"")
+        return self._write(head)
+
+    def write(self, chunk: bytes, *, more: bool = True) -> Rest:
+        if self._chunked:
+            chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
+            if not more:
+                chunk += b"0\r\n\r\n"
+        rest = self._write(chunk)
+        if not more:
+            self._end()
+        return rest
+
+    def cut(self) -> None:
+        # `close` would wait until the client has read what is buffered, and the one to cut is the one that does not.
+        self._protocol.transport.abort()
+
+    def _head(self, status: int, headers: Headers, framing: bytes) -> bytes:
+        cycle = self._cycle
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        if LAST in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            headers = [*headers, LAST]
+        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+        return b"".join((STATUS_LINE[status], *lines, framing, b"\r\n"))
+
+    def _write(self, data: bytes) -> Rest:
+        if self._cycle.disconnected:
+            return None
+        self._protocol.transport.write(data)
+        flow = self._protocol.flow
+        return flow.drain() if flow.write_paused else None
+
+    def _end(self) -> None:
+        cycle = self._cycle
+        if cycle.disconnected:
+            return
+        cycle.response_complete = True
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+
+
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, but what is not HTTP is refused in our words, and a request can cut its connection."""
+    """uvicorn's, but what is not HTTP is refused in our words, and the request path gets a wire of its own."""
+
+    lost = False
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.listening: dict[UvicornWire, Callable[[], None]] = {}  # who wants to hear that the client has left
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        # Closing waits until a client has read what is buffered, and the one to cut is the one that does not read.
-        self.scope.setdefault("extensions", {})["weir.cut"] = self.transport.abort  # type: ignore[assignment]
+        self.scope["extensions"] = {EXTENSION: UvicornWire(self, self.cycle)}  # type: ignore[dict-item]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        super().connection_lost(exc)
+        for gone in tuple(self.listening.values()):
+            gone()
 
     def send_400_response(self, msg: str) -> None:
         error = BadRequest("The request is not valid HTTP/1.1.", reason=msg)

@@ -17,9 +17,10 @@ from weir.gateway.dispatch import Dispatch
 from weir.gateway.drain import Drain
 from weir.gateway.head import Head, read_head, request_id
 from weir.gateway.relay import relay
-from weir.gateway.replies import Reply, cut_of, limit_headers
+from weir.gateway.replies import Reply, limit_headers
 from weir.gateway.request import CompletionRequest, Operation, outgoing, read_body, read_request
 from weir.gateway.watch import Watches
+from weir.gateway.wire import Wire, wire_of
 from weir.routing import RouteTable
 from weir.telemetry import Telemetry
 from weir.usage import Meter, PromptEstimator
@@ -49,10 +50,11 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(request_id(scope), self._operation.name)
-        reply = Reply(send, exchange.request_id, cut_of(scope), last=self._rooms.drain.announced)
+        wire = wire_of(scope, receive, send)
+        reply = Reply(wire, exchange.request_id, last=self._rooms.drain.announced)
         self._rooms.telemetry.begin(exchange)
         try:
-            await self._serve(scope, receive, exchange, reply)
+            await self._serve(scope, wire, exchange, reply)
         except GatewayError as error:
             await self._fail(error, exchange, reply)
         except asyncio.CancelledError:
@@ -66,14 +68,13 @@ class Completions:
             exchange.ended = perf_counter()
             self._rooms.telemetry.record(exchange)
 
-    async def _serve(self, scope: Scope, receive: Receive, exchange: Exchange, reply: Reply) -> None:
+    async def _serve(self, scope: Scope, wire: Wire, exchange: Exchange, reply: Reply) -> None:
         rooms = self._rooms
         rooms.drain.enter()  # 503
         head = read_head(scope)  # 400, 415, 431
         exchange.trace_id = head.trace_id
         principal = exchange.principal = await rooms.auth.authenticate(head.authorization)  # 401
-        with rooms.watches.body():
-            body = await read_body(receive, head.content_length, rooms.max_body_bytes)  # 408, 413
+        body = await read_body(wire, head.content_length, rooms.max_body_bytes, rooms.watches)  # 408, 413
         request = read_request(self._operation, body)  # 400
         route = rooms.routes.match(request.model, principal)  # 404
         ask = self._ask(request, route, exchange)
@@ -83,7 +84,7 @@ class Completions:
             meter.most_output = grant.output_tokens * request.choices
             call = self._call(request, route, grant, head, exchange)
             reply.limits = limit_headers(grant.windows)
-            with rooms.watches.answer(receive, route.timeouts) as watch:  # 499, 504
+            with rooms.watches.answer(wire, route.timeouts) as watch:  # 499, 504
                 meter.sent()
                 exchange.sent = perf_counter()
                 sending = rooms.dispatch.send(route, call)

@@ -4,9 +4,6 @@ The next read from upstream waits for the client's `send`: that is the back-pres
 """
 
 import asyncio
-import types
-from collections.abc import Awaitable, Callable, Generator
-from typing import Any
 
 from weir.backend import BackendResponse
 from weir.core.asgi import Headers
@@ -14,6 +11,7 @@ from weir.core.errors import UpstreamBusy, UpstreamFailed
 from weir.core.exchange import Exchange
 from weir.gateway.replies import PING, STREAM_HEADERS, Reply
 from weir.gateway.watch import CLIENT, UPSTREAM, Watch
+from weir.gateway.wire import Rest, Wire
 from weir.usage import BodyScanner, EventScanner, Meter
 
 # A single JSON answer up to here is read whole before its head goes out, so that a cut one is still a clean 502.
@@ -48,19 +46,21 @@ async def relay(
 class _EventRelay:
     """One event stream on its way to the client."""
 
-    __slots__ = ("_ending", "_exchange", "_reply", "_scanner", "_watch")
+    __slots__ = ("_ending", "_exchange", "_reply", "_scanner", "_watch", "_write")
 
     def __init__(self, scanner: EventScanner, reply: Reply, watch: Watch, exchange: Exchange) -> None:
         self._scanner = scanner
         self._reply = reply
         self._watch = watch
         self._exchange = exchange
+        self._write = reply.wire.write
         self._ending = asyncio.timeout(None)
 
     async def run(self, response: BackendResponse) -> None:
         scanner, reply, watch = self._scanner, self._reply, self._watch
-        await reply.start(200, response.content_type, [*STREAM_HEADERS, *response.headers])
         self._exchange.status = 200
+        if (rest := reply.start(200, response.content_type, [*STREAM_HEADERS, *response.headers])) is not None:
+            await rest
         watch.ping = self._ping
         try:
             async with self._ending:
@@ -71,12 +71,13 @@ class _EventRelay:
                 raise
         watch.ping = None
         watch.turn(CLIENT)
-        rest = scanner.flush()
+        held = scanner.flush()
         if not scanner.complete:
             raise UpstreamFailed("The model's server ended its stream before it was complete.", reason="no [DONE]")
-        await reply.body(rest)
+        if (rest := self._write(held, more=False)) is not None:
+            await rest
 
-    def _pass_on(self, chunk: bytes) -> Awaitable[None] | None:
+    def _pass_on(self, chunk: bytes) -> Rest:
         """One piece, at once where the client keeps up. Two clock readings, no task, no copy."""
         watch, scanner = self._watch, self._scanner
         watch.since = now = watch.now()
@@ -89,48 +90,18 @@ class _EventRelay:
             self._ending.reschedule(now + LINGER_SECONDS)
         if not out:
             return None
-        rest = begin(self._reply.send({"type": "http.response.body", "body": out, "more_body": True}))
+        rest = self._write(out)
         if first:
             self._exchange.mark_first_byte()
         if rest is not None:
             watch.waiting_for = CLIENT
         return rest
 
-    def _ping(self) -> Awaitable[None] | None:
+    def _ping(self) -> Rest:
         """A comment, where one may stand: looked at and written in the same moment."""
         if not self._scanner.at_boundary:
             return None
-        return begin(self._reply.body(PING, more=True))
-
-
-def begin(sending: Awaitable[None]) -> Awaitable[None] | None:
-    """Run a `send` as far as it goes: nearly always to its end, and then there is nothing to wait for.
-
-    Where it stops, because the client reads too slowly, the rest of it is to be awaited.
-    """
-    running = sending.__await__()
-    try:
-        waits_for = next(running)
-    except StopIteration:
-        return None
-    return _rest_of(running, waits_for)
-
-
-@types.coroutine
-def _rest_of(running: Generator[Any, Any, None], waits_for: Any) -> Generator[Any, Any, None]:
-    """What is still to do, from where `running` yielded `waits_for`."""
-    while True:
-        try:
-            sent = yield waits_for
-        except BaseException as error:  # noqa: BLE001 - a cancellation goes to where the waiting is done
-            step: Callable[[Any], Any] = running.throw
-            value = error
-        else:
-            step, value = running.send, sent
-        try:
-            waits_for = step(value)
-        except StopIteration:
-            return
+        return self._write(PING)
 
 
 async def _relay_json(response: BackendResponse, reply: Reply, watch: Watch, meter: Meter, exchange: Exchange) -> None:
@@ -151,19 +122,32 @@ async def _relay_json(response: BackendResponse, reply: Reply, watch: Watch, met
     meter.scanner = scanner
     exchange.status = 200
     exchange.mark_answered()
-    length: Headers = [(b"content-length", b"%d" % size)] if whole else []
     watch.turn(CLIENT)
-    await reply.start(200, response.content_type, [*length, *response.headers])
-    exchange.mark_first_byte()
-    await reply.body(b"".join(parts), more=not whole)
     if whole:
+        rest = reply.answer(200, response.content_type, response.headers, b"".join(parts))
+        exchange.mark_first_byte()
+        if rest is not None:
+            await rest
         return
+    if (rest := reply.start(200, response.content_type, response.headers)) is not None:
+        await rest
+    exchange.mark_first_byte()
+    await _relay_large(response, reply.wire, watch, scanner, b"".join(parts))
+
+
+async def _relay_large(
+    response: BackendResponse, wire: Wire, watch: Watch, scanner: BodyScanner, beginning: bytes
+) -> None:
+    if (rest := wire.write(beginning)) is not None:
+        await rest
     watch.turn(UPSTREAM)
     while chunk := await response.read():
         watch.turn(CLIENT)
-        await reply.body(scanner.feed(chunk), more=True)
+        if (rest := wire.write(scanner.feed(chunk))) is not None:
+            await rest
         watch.turn(UPSTREAM)
-    await reply.body(b"")
+    if (rest := wire.write(b"", more=False)) is not None:
+        await rest
 
 
 async def _relay_refusal(
@@ -185,8 +169,8 @@ async def _relay_refusal(
     exchange.status = status
     exchange.outcome, exchange.code = "upstream_refused", str(status)
     exchange.mark_first_byte()
-    await reply.start(status, response.content_type, [(b"content-length", b"%d" % len(body)), *response.headers])
-    await reply.body(bytes(body))
+    if (rest := reply.answer(status, response.content_type, response.headers, bytes(body))) is not None:
+        await rest
 
 
 def _seconds(headers: Headers) -> float:

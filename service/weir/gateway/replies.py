@@ -4,36 +4,24 @@ an error event and the end of the stream after it.
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import orjson
 
-from weir.core.asgi import Headers, Scope, Send
+from weir.core.asgi import Headers
 from weir.core.errors import ClientGone, GatewayError
 from weir.core.types import Window
+from weir.gateway.wire import Rest, Wire
 from weir.usage import EventScanner
 
 JSON = (b"content-type", b"application/json")
-_LAST = (b"connection", b"close")
+LAST = (b"connection", b"close")
 STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 FAREWELL_SECONDS = 5.0
 PING = b": ping\n\n"
 
 _POLICIES: dict[tuple[tuple[str, str, int, int], ...], bytes] = {}
 _POLICIES_MAX = 10_000
-
-
-Cut = Callable[[], None]
-
-
-def cut_of(scope: Scope) -> Cut:
-    """The server's way to close a connection at once (see cli/server.py); nothing where it has none."""
-    cut: Cut = scope.get("extensions", {}).get("weir.cut", _no_cut)
-    return cut
-
-
-def _no_cut() -> None:
-    """The server closes the connection itself when it sees that the answer stays unfinished."""
 
 
 class Reply:
@@ -43,14 +31,13 @@ class Reply:
     connection again.
     """
 
-    __slots__ = ("_cut", "base", "limits", "scanner", "send", "started", "streaming")
+    __slots__ = ("base", "limits", "scanner", "started", "streaming", "wire")
 
-    def __init__(self, send: Send, request_id: str, cut: Cut, *, last: bool = False) -> None:
-        self.send = send
-        self._cut = cut
+    def __init__(self, wire: Wire, request_id: str, *, last: bool = False) -> None:
+        self.wire = wire
         self.base: Headers = [(b"x-request-id", request_id.encode())]
         if last:
-            self.base.append(_LAST)
+            self.base.append(LAST)
         self.started = False
         self.streaming = False
         self.limits: Headers = []
@@ -61,46 +48,42 @@ class Reply:
         """The client has the whole stream, its terminator included."""
         return self.scanner is not None and self.scanner.finished
 
-    async def start(self, status: int, content_type: bytes, headers: Headers) -> None:
+    def start(self, status: int, content_type: bytes, headers: Headers) -> Rest:
         self.started = True
-        await self.send(
-            {
-                "type": "http.response.start",
-                "status": status,
-                "headers": [(b"content-type", content_type), *headers, *self.limits, *self.base],
-            }
-        )
+        return self.wire.start(status, [(b"content-type", content_type), *headers, *self.limits, *self.base])
 
-    async def body(self, chunk: bytes, *, more: bool = False) -> None:
-        await self.send({"type": "http.response.body", "body": chunk, "more_body": more})
+    def answer(self, status: int, content_type: bytes, headers: Headers, body: bytes) -> Rest:
+        """All of it at once."""
+        self.started = True
+        return self.wire.answer(status, [(b"content-type", content_type), *headers, *self.limits, *self.base], body)
 
     async def fail(self, error: GatewayError, windows: Sequence[Window]) -> None:
         """Whichever way is still open; bounded in time, because the client may be the one that does not read."""
-        if isinstance(error, ClientGone):
-            self._cut()
+        if isinstance(error, ClientGone) or (self.started and not self.streaming):
+            # A JSON answer that broke off cannot be mended, and the client must not think it whole.
+            self.wire.cut()
+            return
+        rest = self._end_stream(error) if self.started else self._refuse(error, windows)
+        if rest is None:
             return
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
-                if not self.started:
-                    await self._refuse(error, windows)
-                elif self.streaming:
-                    # A blank line first where an event is half out, or ours would be read as a part of it.
-                    head = b"\n\n" if self.scanner is not None and self.scanner.half_out else b""
-                    await self.body(head + b"data: " + error_body(error) + b"\n\n")
-                else:
-                    self._cut()  # a JSON answer that broke off cannot be mended, and the client must not think it whole
+                await rest
         except TimeoutError:
-            self._cut()
+            self.wire.cut()
 
-    async def _refuse(self, error: GatewayError, windows: Sequence[Window]) -> None:
-        body = error_body(error)
-        headers = [(b"content-length", b"%d" % len(body)), *retry_headers(error)]
+    def _end_stream(self, error: GatewayError) -> Rest:
+        # A blank line first where an event is half out, or ours would be read as a part of it.
+        head = b"\n\n" if self.scanner is not None and self.scanner.half_out else b""
+        return self.wire.write(head + b"data: " + error_body(error) + b"\n\n", more=False)
+
+    def _refuse(self, error: GatewayError, windows: Sequence[Window]) -> Rest:
+        headers = retry_headers(error)
         if windows:
             self.limits = limit_headers(windows)
-        if error.status in (400, 408, 413, 431) and _LAST not in self.base:
-            headers.append(_LAST)  # what is left of the request is not worth reading
-        await self.start(error.status, JSON[1], headers)
-        await self.body(body)
+        if error.status in (400, 408, 413, 431) and LAST not in self.base:
+            headers.append(LAST)  # what is left of the request is not worth reading
+        return self.answer(error.status, JSON[1], headers, error_body(error))
 
 
 def error_body(error: GatewayError) -> bytes:

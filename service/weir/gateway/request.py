@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from weir.core.asgi import Receive
 from weir.core.errors import BodyTooLarge, ClientGone, InvalidValue, MalformedBody
 from weir.core.types import Route
 from weir.gateway.splice import DECIDED_ON, refuse_duplicates, replace
+from weir.gateway.watch import Watches
+from weir.gateway.wire import Wire
 
 CHOICES_MAX = 128  # OpenAI's own bound for `n`
 OUTPUT_MAX = 2**31 - 1
@@ -55,29 +56,34 @@ class CompletionRequest:
     stream_options: Json | None
 
 
-async def read_body(receive: Receive, content_length: int | None, most: int) -> bytes:
+async def read_body(wire: Wire, content_length: int | None, most: int, watches: Watches) -> bytes:
     """The whole body, at most `most` bytes; one that says that it is larger is refused unread.
 
-    Raises BodyTooLarge, ClientGone.
+    Raises BodyTooLarge, ClientGone, BodyTimeout.
     """
     if content_length is not None and content_length > most:
         raise BodyTooLarge(_too_large(most))
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body: bytes = message.get("body", b"")
-        if len(body) > most:
-            raise BodyTooLarge(_too_large(most))
-        return body
-    parts, size = [], 0
-    while message["type"] == "http.request":
+    body = wire.body()
+    if body is None:
+        with watches.body():
+            body = await _received(wire, most)
+    if len(body) > most:
+        raise BodyTooLarge(_too_large(most))
+    return body
+
+
+async def _received(wire: Wire, most: int) -> bytes:
+    parts, size, more = [], 0, True
+    while more:
+        message = await wire.receive()
+        if message["type"] != "http.request":
+            raise ClientGone(reason="left while sending the body")
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
             raise BodyTooLarge(_too_large(most))
-        if not message.get("more_body"):
-            return b"".join(parts)
-        message = await receive()
-    raise ClientGone(reason="left while sending the body")
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def read_request(operation: Operation, body: bytes) -> CompletionRequest:

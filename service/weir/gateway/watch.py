@@ -6,13 +6,13 @@ works the same way.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from weir.core.asgi import Receive
 from weir.core.errors import BodyTimeout, ClientGone, ClientStalled, GatewayError, UpstreamTimeout
 from weir.core.types import Timeouts
+from weir.gateway.wire import Rest, Wire
 
 TICK = 0.1  # seconds; how exact the time limits are
 
@@ -20,8 +20,8 @@ TICK = 0.1  # seconds; how exact the time limits are
 BODY, FIRST_BYTE, UPSTREAM, CLIENT = range(4)
 _NO_TIMEOUTS = Timeouts()
 
-# Writes a comment where one may stand, at once; gives back what is still to do.
-Ping = Callable[[], Awaitable[None] | None]
+# Writes a comment where one may stand, at once.
+Ping = Callable[[], Rest]
 
 
 class Watch:
@@ -34,10 +34,10 @@ class Watch:
     __slots__ = (
         "_began",
         "_error",
-        "_listener",
         "_task",
         "_timeouts",
         "_watches",
+        "_wire",
         "now",
         "ping",
         "pinged",
@@ -45,35 +45,34 @@ class Watch:
         "waiting_for",
     )
 
-    def __init__(self, watches: "Watches", waiting_for: int, timeouts: Timeouts, receive: Receive | None) -> None:
+    def __init__(self, watches: "Watches", waiting_for: int, timeouts: Timeouts, wire: Wire | None) -> None:
         self._watches = watches
         self._timeouts = timeouts
         self._error: GatewayError | None = None
-        self._listener: asyncio.Task[Any] | None = None
+        self._wire = wire
         self.now = watches.now
         self.waiting_for = waiting_for
         self.since = self._began = self.now()
         self.ping: Ping | None = None
         self.pinged = 0.0
-        if receive is not None:
-            # The body is read: the next thing that the client can do is leave.
-            self._listener = watches.loop.create_task(receive())  # type: ignore[arg-type]  # servers give coroutines
-            self._listener.add_done_callback(self._heard)
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        watches = self._watches
+        task = asyncio.current_task(watches.loop)
         assert task is not None  # noqa: S101 - ASGI applications run in tasks; this is for the type checker
         self._task = task
-        self._watches.live.add(self)
+        watches.live.add(self)
+        if self._wire is not None:
+            self._wire.listen(self._gone)  # the body is read: the next thing that the client can do is leave
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._watches.live.discard(self)
-        if self._listener is not None:
-            self._listener.cancel()
-        found, self._error, self._listener, self.ping = self._error, None, None, None
+        if self._wire is not None:
+            self._wire.listen(None)
+        found, self._error, self.ping = self._error, None, None
         try:
             if found is not None and kind is asyncio.CancelledError:
                 self._task.uncancel()
@@ -92,9 +91,8 @@ class Watch:
             self._error = error
             self._task.cancel()
 
-    def _heard(self, listener: asyncio.Task[Any]) -> None:
-        if not listener.cancelled():
-            self.end(ClientGone(reason="closed the connection"))
+    def _gone(self) -> None:
+        self.end(ClientGone(reason="closed the connection"))
 
     def _look(self, now: float, body_seconds: float, write_seconds: float, ping_seconds: float) -> None:
         silent = now - self.since
@@ -140,14 +138,14 @@ class Watches:
         """A watch over the reading of a request's body."""
         return Watch(self, BODY, _NO_TIMEOUTS, None)
 
-    def answer(self, receive: Receive, timeouts: Timeouts) -> Watch:
+    def answer(self, wire: Wire, timeouts: Timeouts) -> Watch:
         """A watch over an answer: its upstream, its client's leaving, its client's pace."""
-        return Watch(self, FIRST_BYTE, timeouts, receive)
+        return Watch(self, FIRST_BYTE, timeouts, wire)
 
     def close(self) -> None:
         self._timer.cancel()
 
-    def finish(self, rest: Awaitable[None] | None) -> None:
+    def finish(self, rest: Rest) -> None:
         """What a ping could not write at once, because the client reads slowly."""
         if rest is not None:
             task = asyncio.ensure_future(rest)
