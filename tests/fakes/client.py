@@ -11,7 +11,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from weir.core.asgi import App, Message, Scope
+from weir.core.asgi import App, Message, Receive, Scope
+from weir.gateway.wire import AsgiWire
+
+
+async def stays() -> Message:
+    """The `receive` of a client that stays."""
+    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+
+async def unheard(message: Message) -> None:
+    """A `send` for what should send nothing."""
+    raise AssertionError(f"nothing was to be sent, and now {message}")
+
+
+def wire_of_client(receive: Receive = stays) -> AsgiWire:
+    """A wire to a client of which only the leaving matters, or the body."""
+    return AsgiWire(receive, unheard, lambda: None)
 
 
 @dataclass

@@ -27,6 +27,7 @@ from weir.gateway.request import OPERATIONS
 from weir.gateway.watch import Watches
 from weir.routing import RouteTable
 from weir.telemetry import Telemetry
+from weir.telemetry.logs import logger_class
 from weir.telemetry.metrics import Metrics
 from weir.usage import PromptEstimator
 
@@ -160,6 +161,7 @@ async def open_house(
     backend = ScriptedBackend(*script)
     table = {one.model: one for one in (routes or [route()])}
     watches = Watches(body_seconds=body_seconds, write_seconds=write_seconds, ping_seconds=ping_seconds)
+    structlog.configure(wrapper_class=logger_class("info"))
     with structlog.testing.capture_logs() as logged:
         rooms = Rooms(
             auth=Authenticator(keys, clock),

@@ -3,8 +3,8 @@ an error event and the end of the stream after it.
 """
 
 import asyncio
-import math
 from collections.abc import Sequence
+from math import ceil
 
 import orjson
 
@@ -20,7 +20,7 @@ STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering
 FAREWELL_SECONDS = 5.0
 PING = b": ping\n\n"
 
-_POLICIES: dict[tuple[tuple[str, str, int, int], ...], bytes] = {}
+_POLICIES: dict[tuple[str | int, ...], bytes] = {}
 _POLICIES_MAX = 10_000
 
 
@@ -100,8 +100,8 @@ def retry_headers(error: GatewayError) -> Headers:
     """
     headers: Headers = []
     if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(math.ceil(error.retry_after), 1)))
-        headers.append((b"retry-after-ms", b"%d" % max(math.ceil(error.retry_after * 1000), 1)))
+        headers.append((b"retry-after", b"%d" % max(ceil(error.retry_after), 1)))
+        headers.append((b"retry-after-ms", b"%d" % max(ceil(error.retry_after * 1000), 1)))
     if error.should_retry is not None:
         headers.append((b"x-should-retry", b"true" if error.should_retry else b"false"))
     return headers
@@ -115,14 +115,14 @@ def limit_headers(windows: Sequence[Window]) -> Headers:
     no window, so it is not in these fields.
     """
     requests = tokens = None
-    states: list[bytes] = []
-    shape: list[tuple[str, str, int, int]] = []
+    states: list[str] = []
+    shape: list[str | int] = []
     for window in windows:
         scope, unit, limit, remaining, seconds, reset, shadow = window
         if shadow or not seconds:
             continue
-        shape.append((scope, unit, limit, seconds))
-        states.append(b'"%s-%s";r=%d;t=%d' % (scope.encode(), unit.encode(), max(remaining, 0), math.ceil(reset)))
+        shape += (scope, unit, limit, seconds)
+        states.append(f'"{scope}-{unit}";r={max(0, remaining)};t={ceil(reset)}')
         if unit == "requests":
             if requests is None or remaining < requests.remaining:
                 requests = window
@@ -130,22 +130,29 @@ def limit_headers(windows: Sequence[Window]) -> Headers:
             tokens = window
     if not states:
         return []
-    headers: Headers = [(b"ratelimit-policy", _policy(tuple(shape))), (b"ratelimit", b", ".join(states))]
-    for name, window_ in ((b"requests", requests), (b"tokens", tokens)):
-        if window_ is not None:
-            headers += (
-                (b"x-ratelimit-limit-" + name, b"%d" % window_.limit),
-                (b"x-ratelimit-remaining-" + name, b"%d" % max(window_.remaining, 0)),
-                (b"x-ratelimit-reset-" + name, duration(window_.reset)),
-            )
+    headers: Headers = [(b"ratelimit-policy", _policy(tuple(shape))), (b"ratelimit", ", ".join(states).encode())]
+    if requests is not None:
+        _, _, limit, remaining, _, reset, _ = requests
+        headers += (
+            (b"x-ratelimit-limit-requests", b"%d" % limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % max(remaining, 0)),
+            (b"x-ratelimit-reset-requests", duration(reset)),
+        )
+    if tokens is not None:
+        _, _, limit, remaining, _, reset, _ = tokens
+        headers += (
+            (b"x-ratelimit-limit-tokens", b"%d" % limit),
+            (b"x-ratelimit-remaining-tokens", b"%d" % max(remaining, 0)),
+            (b"x-ratelimit-reset-tokens", duration(reset)),
+        )
     return headers
 
 
 def duration(seconds: float) -> bytes:
     """As OpenAI writes it: `12ms`, `1s`, `6m0s`, `1h2m3s`; rounded up, so that whoever waits so long is right."""
     if seconds < 1:
-        return b"%dms" % math.ceil(seconds * 1000)
-    whole = math.ceil(seconds)
+        return b"%dms" % ceil(seconds * 1000)
+    whole = ceil(seconds)
     minutes, rest = divmod(whole, 60)
     if not minutes:
         return b"%ds" % rest
@@ -153,12 +160,18 @@ def duration(seconds: float) -> bytes:
     return b"%dh%dm%ds" % (hours, minutes, rest) if hours else b"%dm%ds" % (minutes, rest)
 
 
-def _policy(shape: tuple[tuple[str, str, int, int], ...]) -> bytes:
-    """Kept: a caller's limits rarely change. The draft asks for a Structured Field list of strings with parameters."""
+def _policy(shape: tuple[str | int, ...]) -> bytes:
+    """Kept: a caller's limits rarely change. The draft asks for a Structured Field list of strings with parameters.
+
+    `shape` is scope, unit, limit and seconds of each window in turn.
+    """
     known = _POLICIES.get(shape)
     if known is None:
         if len(_POLICIES) >= _POLICIES_MAX:
             _POLICIES.clear()
-        known = ", ".join(f'"{scope}-{unit}";q={limit};w={seconds}' for scope, unit, limit, seconds in shape).encode()
+        fields = [iter(shape)] * 4
+        known = ", ".join(
+            f'"{scope}-{unit}";q={limit};w={w}' for scope, unit, limit, w in zip(*fields, strict=True)
+        ).encode()
         _POLICIES[shape] = known
     return known

@@ -66,13 +66,31 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         logger_factory = lambda *_: lines  # noqa: E731 - structlog calls it a factory
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=logger_class(level),
         logger_factory=logger_factory,
         cache_logger_on_first_use=True,
     )
     bridge = logging.Handler()
     bridge.emit = _bridge  # type: ignore[method-assign]  # a handler is its emit
     logging.basicConfig(handlers=[bridge], level=logging.WARNING, force=True)
+
+
+def logger_class(level: str) -> type[Any]:
+    """Structlog's own, with one method more."""
+
+    class Logger(structlog.make_filtering_bound_logger(LEVELS[level])):  # type: ignore[misc]  # a class made at run time
+        def whole(self, event: dict[str, Any]) -> None:
+            """An info line that is complete: through the processors, without four copies on the way (4 us)."""
+            if LEVELS[level] <= LEVELS["info"]:
+                line: Any = event
+                try:
+                    for processor in self._processors:
+                        line = processor(self._logger, "info", line)
+                except structlog.DropEvent:
+                    return
+                self._logger.msg(line)
+
+    return Logger
 
 
 def _as_json(_: Any, method: str, event: EventDict) -> bytes:

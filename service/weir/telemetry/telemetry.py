@@ -25,7 +25,8 @@ class Telemetry:
         self.metrics.record(exchange)
         principal = exchange.principal
         first = exchange.first_byte
-        fields: dict[str, Any] = {
+        line: dict[str, Any] = {
+            "event": "request",
             "request_id": exchange.request_id,
             "trace_id": exchange.trace_id or None,
             "team": principal.team if principal else None,
@@ -44,14 +45,14 @@ class Telemetry:
             "tokens_from": exchange.tokens_from,
         }
         if exchange.code:
-            fields["code"] = exchange.code
+            line["code"] = exchange.code
         if exchange.reason:
-            fields["reason"] = exchange.reason
+            line["reason"] = exchange.reason
         if exchange.finish_reason:
-            fields["finish_reason"] = exchange.finish_reason
+            line["finish_reason"] = exchange.finish_reason
         if exchange.shadow_refusals:
-            fields["shadow_refusals"] = exchange.shadow_refusals
-        self._log.info("request", **fields)
+            line["shadow_refusals"] = exchange.shadow_refusals
+        self._log.whole(line)
 
     def report(self, bug: Exception, exchange: Exchange) -> None:
         """A bug of ours: where it was, and of what kind. Its text may quote the request, so it is not logged."""

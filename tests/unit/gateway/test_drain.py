@@ -4,16 +4,12 @@ import asyncio
 
 import pytest
 
+from tests.fakes.client import wire_of_client
 from tests.fakes.clock import run
 from weir.core.errors import Draining, ServerDraining
 from weir.core.types import Timeouts
 from weir.gateway.drain import Drain
 from weir.gateway.watch import Watches
-
-
-async def stays() -> dict[str, str]:
-    result: dict[str, str] = await asyncio.get_running_loop().create_future()
-    return result
 
 
 def test_phases() -> None:
@@ -53,7 +49,7 @@ def test_what_is_left_at_the_deadline_is_ended_and_waited_for() -> None:
         async def request() -> None:
             drain.enter()
             try:
-                with watches.answer(stays, Timeouts()):  # type: ignore[arg-type]
+                with watches.answer(wire_of_client(), Timeouts()):
                     await asyncio.sleep(10_000)
             except ServerDraining:
                 await asyncio.sleep(3)  # telling its client takes a while

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.client import stays
 from tests.fakes.clock import run
 from weir.core.asgi import Headers, Message
 from weir.core.errors import (
@@ -27,6 +28,7 @@ from weir.core.errors import (
 )
 from weir.core.types import Window
 from weir.gateway.replies import Reply, duration, error_body, limit_headers, retry_headers
+from weir.gateway.wire import AsgiWire
 from weir.usage import EventScanner
 
 LAW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -254,7 +256,7 @@ class Wire:
         self._read = False
 
     def reply(self, *, last: bool = False) -> Reply:
-        return Reply(self.send, "id-1", self.cut, last=last)
+        return Reply(AsgiWire(stays, self.send, self.cut), "id-1", last=last)
 
     @property
     def headers(self) -> Headers:
@@ -269,7 +271,7 @@ class Wire:
 
 async def began(wire: Wire, *, scanner: EventScanner | None = None) -> Reply:
     reply = wire.reply()
-    await reply.start(200, b"text/event-stream", [])
+    assert reply.start(200, b"text/event-stream", []) is None
     if scanner is not None:
         reply.streaming = True
         reply.scanner = scanner

@@ -8,10 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.fakes.client import wire_of_client
+from tests.fakes.clock import run
 from weir.core.asgi import Message
 from weir.core.errors import BadRequest, BodyTooLarge, ClientGone, InvalidValue, MalformedBody
 from weir.core.types import Endpoint, Route
 from weir.gateway.request import OPERATIONS, CompletionRequest, Operation, outgoing, read_body, read_request
+from weir.gateway.watch import Watches
 
 LAW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 CHAT, TEXT, EMBEDDINGS = OPERATIONS
@@ -321,14 +324,14 @@ class Pieces:
 
 
 def whole_body(receive: Pieces, content_length: int | None, most: int) -> bytes:
-    """What waits for nothing needs no event loop."""
-    reading = read_body(receive, content_length, most)
-    try:
-        reading.send(None)
-    except StopIteration as done:
-        result: bytes = done.value
-        return result
-    raise AssertionError("nothing here waits")
+    async def scene() -> bytes:
+        watches = Watches(body_seconds=5, write_seconds=5, ping_seconds=5)
+        try:
+            return await read_body(wire_of_client(receive), content_length, most, watches)
+        finally:
+            watches.close()
+
+    return run(scene)
 
 
 class TestReadBody:

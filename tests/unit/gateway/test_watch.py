@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.fakes.client import wire_of_client
 from tests.fakes.clock import run
 from weir.core.asgi import Message
 from weir.core.errors import (
@@ -25,25 +26,20 @@ from weir.gateway.watch import CLIENT, FIRST_BYTE, TICK, UPSTREAM, Watch, Watche
 TIMEOUTS = Timeouts(connect=2, first_byte=30, idle=10, total=100)
 
 
-async def stays() -> Message:
-    """The `receive` of a client that stays."""
-    return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
-
-
 def watches() -> Watches:
     return Watches(body_seconds=5, write_seconds=7, ping_seconds=3)
 
 
 async def waits(all_of_them: Watches, phase: int) -> None:
     """A request that waits for this, for ever."""
-    with all_of_them.answer(stays, TIMEOUTS) as watch:
+    with all_of_them.answer(wire_of_client(), TIMEOUTS) as watch:
         watch.turn(phase)
         await asyncio.sleep(1_000_000)
 
 
 async def ended_with(all_of_them: Watches, *errors: GatewayError) -> None:
     """A request that is ended for several reasons at once."""
-    with all_of_them.answer(stays, TIMEOUTS) as watch:
+    with all_of_them.answer(wire_of_client(), TIMEOUTS) as watch:
         for error in errors:
             watch.end(error)
         await asyncio.sleep(1)
@@ -101,7 +97,7 @@ def test_signs_of_life_keep_it_going_until_the_total() -> None:
         since = loop.time()
 
         async def lives() -> None:
-            with all_of_them.answer(stays, TIMEOUTS) as watch:
+            with all_of_them.answer(wire_of_client(), TIMEOUTS) as watch:
                 while True:
                     await asyncio.sleep(9)
                     watch.turn(UPSTREAM)
@@ -124,7 +120,7 @@ def test_signs_of_life_keep_it_going_until_the_total() -> None:
 def test_within_the_limits_nothing_happens(turns: list[tuple[int, float]]) -> None:
     async def scene() -> None:
         all_of_them = watches()
-        with all_of_them.answer(stays, TIMEOUTS) as watch:
+        with all_of_them.answer(wire_of_client(), TIMEOUTS) as watch:
             for phase, seconds in turns:
                 watch.turn(phase)
                 await asyncio.sleep(seconds)
@@ -145,7 +141,7 @@ class TestClient:
                 await asyncio.sleep(4)
                 return {"type": "http.disconnect"}
 
-            with pytest.raises(ClientGone), all_of_them.answer(leaves, TIMEOUTS):
+            with pytest.raises(ClientGone), all_of_them.answer(wire_of_client(leaves), TIMEOUTS):
                 await asyncio.sleep(1_000)
             assert loop.time() - since == pytest.approx(4, abs=0.001), "not only with the next tick"
             all_of_them.close()
@@ -161,7 +157,7 @@ class TestClient:
                 await gone.wait()
                 return {"type": "http.disconnect"}
 
-            with all_of_them.answer(leaves, TIMEOUTS):
+            with all_of_them.answer(wire_of_client(leaves), TIMEOUTS):
                 await asyncio.sleep(1)
             gone.set()
             await asyncio.sleep(10)
@@ -197,7 +193,7 @@ class TestEnd:
     def test_another_error_of_the_block_comes_through(self) -> None:
         async def scene() -> None:
             all_of_them = watches()
-            with pytest.raises(UpstreamFailed), all_of_them.answer(stays, TIMEOUTS):
+            with pytest.raises(UpstreamFailed), all_of_them.answer(wire_of_client(), TIMEOUTS):
                 raise UpstreamFailed
             all_of_them.close()
 
@@ -209,7 +205,7 @@ class TestEnd:
             ready = asyncio.Event()
 
             async def request() -> None:
-                with all_of_them.answer(stays, TIMEOUTS):
+                with all_of_them.answer(wire_of_client(), TIMEOUTS):
                     ready.set()
                     await asyncio.sleep(1_000)
 
@@ -227,7 +223,7 @@ class TestAll:
     def test_are_known_while_they_last(self) -> None:
         async def scene() -> None:
             all_of_them = watches()
-            with all_of_them.answer(stays, TIMEOUTS) as one, all_of_them.body() as two:
+            with all_of_them.answer(wire_of_client(), TIMEOUTS) as one, all_of_them.body() as two:
                 assert set(all_of_them) == {one, two}
             assert len(all_of_them) == 0
             all_of_them.close()
@@ -242,7 +238,7 @@ class TestAll:
             def request(name: str, timeouts: Timeouts) -> Awaitable[None]:
                 async def work() -> None:
                     try:
-                        with all_of_them.answer(stays, timeouts):
+                        with all_of_them.answer(wire_of_client(), timeouts):
                             await asyncio.sleep(50)
                     except UpstreamTimeout:
                         ended.append(name)
@@ -259,7 +255,7 @@ class TestAll:
         async def scene() -> None:
             all_of_them = watches()
             all_of_them.close()
-            with all_of_them.answer(stays, TIMEOUTS):
+            with all_of_them.answer(wire_of_client(), TIMEOUTS):
                 await asyncio.sleep(1_000)
 
         run(scene)
@@ -273,7 +269,7 @@ def pinged(prepare: Callable[[Watch, list[float]], None], seconds: float) -> lis
         all_of_them = watches()
         loop = asyncio.get_running_loop()
         since = loop.time()
-        with all_of_them.answer(stays, Timeouts(first_byte=1_000, idle=1_000)) as watch:
+        with all_of_them.answer(wire_of_client(), Timeouts(first_byte=1_000, idle=1_000)) as watch:
             asked: list[float] = []
             prepare(watch, asked)
             await asyncio.sleep(seconds)

@@ -1,6 +1,7 @@
 """What a finished request adds to, and that no flood of names makes series without end."""
 
 import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
@@ -8,6 +9,7 @@ from weir.core.exchange import Exchange
 from weir.core.types import Principal
 from weir.telemetry import Telemetry
 from weir.telemetry.exposition import exposition
+from weir.telemetry.logs import logger_class
 from weir.telemetry.metrics import Metrics
 from weir.telemetry.names import OTHER, TEAMS_MAX
 
@@ -110,6 +112,7 @@ class TestSeriesAreBounded:
 
 class TestGauges:
     def test_in_flight_goes_up_and_down(self) -> None:
+        structlog.configure(wrapper_class=logger_class("error"))
         telemetry = Telemetry(Metrics())
         one = exchange()
         telemetry.begin(one)
@@ -117,6 +120,7 @@ class TestGauges:
         assert value(telemetry.metrics, "weir_in_flight_requests") == 2
         telemetry.record(one)
         assert value(telemetry.metrics, "weir_in_flight_requests") == 1
+        structlog.reset_defaults()
 
     def test_degraded_while_redis_is_away(self) -> None:
         telemetry = Telemetry(Metrics())
