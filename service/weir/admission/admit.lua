@@ -19,6 +19,7 @@
 local PARTS = 60000000
 local DAY, MARGIN = 86400000, 120000 -- ms
 local call, max, min, floor, ceil = redis.call, math.max, math.min, math.floor, math.ceil
+local whole = string.format -- %d is exact for every whole number here, and a third of the price of leaving it to call
 
 local time = call('TIME')
 local seconds = tonumber(time[1])
@@ -42,29 +43,35 @@ if key[3] and key[3] ~= '0' and tonumber(key[3]) <= seconds then return {3} end
 -- The model ----------------------------------------------------------------------------------------------------------
 -- `allow` holds one glob a line, cut at its stars into Lua patterns when the record was written (records.py): each is
 -- found as early as it can be, behind the one before.
-local function fits(name, glob)
-  local from = 1
-  for piece in string.gmatch(glob, '[^*]+') do
-    local _, last = string.find(name, piece, from)
-    if not last then return false end
-    from = last + 1
+if not looking and ((key[9] or '') ~= '' or (team[6] or '') ~= '') then
+  local function fits(name, glob)
+    local from = 1
+    for piece in string.gmatch(glob, '[^*]+') do
+      local _, last = string.find(name, piece, from)
+      if not last then return false end
+      from = last + 1
+    end
+    return true
   end
-  return true
-end
-local function allows(globs)
-  if not globs or globs == '' or looking then return true end
-  for glob in string.gmatch(globs, '[^\n]+') do
-    if fits(ARGV[2], glob) or fits(ARGV[3], glob) then return true end
+  local function allows(globs)
+    if not globs or globs == '' then return true end
+    for glob in string.gmatch(globs, '[^\n]+') do
+      if fits(ARGV[2], glob) or fits(ARGV[3], glob) then return true end
+    end
+    return false
   end
-  return false
+  if not allows(key[9]) or not allows(team[6]) then return {4} end
 end
-if not allows(key[9]) or not allows(team[6]) then return {4} end
 
 -- The limits as they stand -------------------------------------------------------------------------------------------
-local function shadow_bits(names)
-  if not names or names == '' then return 0 end
-  return (string.find(names, 'requests', 1, true) and 1 or 0) + (string.find(names, 'tokens', 1, true) and 2 or 0)
-    + (string.find(names, 'concurrency', 1, true) and 4 or 0)
+local k_bits, t_bits = 0, 0
+if (key[10] or '') ~= '' or (team[7] or '') ~= '' then
+  local function shadow_bits(names)
+    names = names or ''
+    return (string.find(names, 'requests', 1, true) and 1 or 0) + (string.find(names, 'tokens', 1, true) and 2 or 0)
+      + (string.find(names, 'concurrency', 1, true) and 4 or 0)
+  end
+  k_bits, t_bits = shadow_bits(key[10]), shadow_bits(team[7])
 end
 local function bit(bits, which)
   return floor(bits / which) % 2 == 1
@@ -95,15 +102,14 @@ local function stands(rpm, tpm, burst, use)
   end
   return r, r_full, t, t_full, at, not b[3]
 end
+-- A lease that ended is no place taken; when the sets are tended, those are swept out.
+local after_now = whole('(%d', now)
 local function taken(places, live)
-  if not places then return -1 end
-  call('ZREMRANGEBYSCORE', live, '-inf', now) -- leases that ended
-  return call('ZCARD', live)
+  return places and call('ZCOUNT', live, after_now, '+inf') or -1
 end
 
 local k_rpm, k_tpm, k_places, k_burst = tonumber(key[5]), tonumber(key[6]), tonumber(key[7]), tonumber(key[8])
 local t_rpm, t_tpm, t_places, t_burst = tonumber(team[2]), tonumber(team[3]), tonumber(team[4]), tonumber(team[5])
-local k_bits, t_bits = shadow_bits(key[10]), shadow_bits(team[7])
 local kr, krf, kt, ktf, k_at, k_new = stands(k_rpm, k_tpm, k_burst, KEYS[3])
 local tr, trf, tt, ttf, t_at, t_new = stands(t_rpm, t_tpm, t_burst, KEYS[4])
 local k_taken, t_taken = taken(k_places, KEYS[5]), taken(t_places, KEYS[6])
@@ -159,8 +165,6 @@ end
 local tend = seconds - tonumber(key[4] or '0') >= 60
 if tend then call('HSET', KEYS[1], 'used', seconds) end
 
--- %d is exact for every whole number here, and a third of the price of leaving it to redis.call.
-local whole = string.format
 local function store(use, r, rf, rpm, t, tf, tpm, at, new)
   if r and t then
     call('HSET', use, 'r', whole('%d', r), 't', whole('%d', t), 'at', whole('%d', at))
@@ -185,18 +189,26 @@ store(KEYS[4], tr, trf, t_rpm, tt, ttf, t_tpm, t_at, t_new)
 
 local lease_ms = tonumber(ARGV[8])
 local lease = whole('%d', now + lease_ms * 1000)
--- The set outlives the longest lease in it, whoever wrote that one.
-local function place(live)
-  call('ZADD', live, lease, ARGV[10])
-  if call('PTTL', live) < lease_ms then call('PEXPIRE', live, lease_ms + MARGIN) end
+-- A set of places lives for longer than a day after its first lease and after each tending, so no lease in it is lost;
+-- where there is no limit any more there is no set, or it could be found again near its end.
+local keep_ms = max(DAY, lease_ms) + MARGIN
+if tend then
+  call('ZREMRANGEBYSCORE', KEYS[5], '-inf', whole('%d', now))
+  call('ZREMRANGEBYSCORE', KEYS[6], '-inf', whole('%d', now))
 end
 if k_place then
-  place(KEYS[5])
+  call('ZADD', KEYS[5], lease, ARGV[10])
+  if tend or k_taken == 0 then call('PEXPIRE', KEYS[5], keep_ms) end
   k_taken = k_taken + 1
+elseif tend and not k_places then
+  call('DEL', KEYS[5])
 end
 if t_place then
-  place(KEYS[6])
+  call('ZADD', KEYS[6], lease, ARGV[10])
+  if tend or t_taken == 0 then call('PEXPIRE', KEYS[6], keep_ms) end
   t_taken = t_taken + 1
+elseif tend and not t_places then
+  call('DEL', KEYS[6])
 end
 
 local held = 0
