@@ -25,6 +25,8 @@ from tests.speed.scenarios import Outcome
 from tests.speed.servers import NotAvailable, Rig, Server
 
 GATEWAYS = ("nginx", "weir", "plain")
+# nginx' requests a second where the reach was set: its CPU a request halves from there to what this load makes of it.
+REFERENCE_RATE = 18_900
 SCENARIOS = ("single", "stream", "latency", "open")
 
 
@@ -81,6 +83,8 @@ class Benchmark:
         for number in range(self.args.rounds):
             for server in self.servers:
                 self.measure(scenarios.single, "single", number, server, **load)
+                if server.name == "nginx":
+                    self.measure(scenarios.paced, "reference", number, server, rate=REFERENCE_RATE, **load)
 
     def stream(self) -> None:
         load = {"streams": self.args.streams, "seconds": self.args.seconds}

@@ -90,7 +90,8 @@ class Connection(asyncio.Protocol):
             if self._paused:  # more came with the head than anybody wanted to hold
                 self._paused = False
                 self._resume()
-            self._pour()
+            if self._body:
+                self._pour()
             while True:
                 self._raise_fault()
                 if self._rest is not None:
@@ -98,7 +99,8 @@ class Connection(asyncio.Protocol):
                     await self._rest
                     self._rest = None
                     self._resume()
-                    self._pour()
+                    if self._body:
+                        self._pour()
                 elif self._complete:
                     return
                 else:
@@ -135,11 +137,15 @@ class Connection(asyncio.Protocol):
         return chunk
 
     def _pour(self) -> None:
-        """What has come goes to the sink, unless that is still at work on what came before."""
-        if self._sink is None or self._rest is not None or not self._body:
-            return
+        """What has come goes to the sink. Not while that is still at work on what came before."""
+        body = self._body
+        if len(body) == 1:
+            chunk = body.pop()
+            self._size = 0
+        else:
+            chunk = self._gathered()
         try:
-            rest = self._sink(self._gathered())
+            rest = self._sink(chunk)  # type: ignore[misc]  # there is one: nobody calls this without
         except Exception as fault:  # noqa: BLE001 - a transport would swallow it; `pump` raises it
             self._fault = fault
             self._wake()
@@ -182,7 +188,8 @@ class Connection(asyncio.Protocol):
                 self._paused = True
                 self.transport.pause_reading()
             return
-        self._pour()
+        if self._body and self._rest is None:
+            self._pour()
         if self.complete:
             self._wake()
 

@@ -32,11 +32,13 @@ class UvicornWire:
     are made of numbers, of checked ids and of what its own parser passed in an upstream's answer.
     """
 
-    __slots__ = ("_chunked", "_cycle", "_protocol", "receive")
+    __slots__ = ("_chunked", "_cycle", "_flow", "_protocol", "_transport", "receive")
 
     def __init__(self, protocol: "Protocol", cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
+        self._transport = protocol.transport
+        self._flow = protocol.flow
         self._chunked = False
         self.receive = cycle.receive
 
@@ -69,14 +71,16 @@ class UvicornWire:
             chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
             if not more:
                 chunk += b"0\r\n\r\n"
-        rest = self._write(chunk)
+        if self._cycle.disconnected:
+            return None
+        self._transport.write(chunk)
         if not more:
             self._end()
-        return rest
+        return self._flow.drain() if self._flow.write_paused else None
 
     def cut(self) -> None:
         # `close` would wait until the client has read what is buffered, and the one to cut is the one that does not.
-        self._protocol.transport.abort()
+        self._transport.abort()
 
     def _head(self, status: int, headers: Headers, framing: bytes) -> bytes:
         cycle = self._cycle
@@ -92,9 +96,8 @@ class UvicornWire:
     def _write(self, data: bytes) -> Rest:
         if self._cycle.disconnected:
             return None
-        self._protocol.transport.write(data)
-        flow = self._protocol.flow
-        return flow.drain() if flow.write_paused else None
+        self._transport.write(data)
+        return self._flow.drain() if self._flow.write_paused else None
 
     def _end(self) -> None:
         cycle = self._cycle
