@@ -30,6 +30,7 @@ from weir.gateway.drain import Drain
 from weir.gateway.head import read_head, request_id
 from weir.gateway.replies import limit_headers
 from weir.gateway.request import OPERATIONS
+from weir.gateway.turnstile import Turnstile
 from weir.gateway.watch import Watches
 from weir.routing import RouteTable
 from weir.settings import Model, Settings, without_effect
@@ -86,6 +87,11 @@ async def application(settings: Settings, redis_url: str) -> AsyncIterator[Appli
         telemetry=telemetry,
         watches=watches,
         drain=drain,
+        turnstile=Turnstile(
+            places=settings.server.max_in_flight,
+            max_waiting=settings.server.max_waiting,
+            wait_seconds=settings.server.wait_seconds,
+        ),
         max_body_bytes=settings.server.max_body_bytes,
     )
     hot: dict[str, App] = {}
@@ -206,6 +212,7 @@ def route_of(model: Model) -> Route:
         max_tokens_field=model.max_tokens_field or ("max_completion_tokens" if to_openai else "max_tokens"),
         owned_by=model.owned_by,
         aliases=model.aliases,
+        early_headers=model.early_headers,
     )
 
 

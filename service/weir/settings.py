@@ -8,6 +8,7 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -49,6 +50,14 @@ class Section(BaseModel):
         return value
 
 
+def _is_network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"is no address and no network like 10.0.0.0/8: {error}") from None
+    return text
+
+
 class Server(Section):
     """Where Weir listens, and what it accepts."""
 
@@ -61,6 +70,11 @@ class Server(Section):
     sse_keepalive_seconds: Seconds = 15.0  # a comment after this much silence, so that no load balancer cuts a stream
     write_timeout_seconds: Seconds = 30.0  # a client that reads nothing for this long is cut
     keepalive_seconds: Annotated[int, Field(ge=1)] = 75  # longer than a load balancer's (60), or it meets a closing one
+    # Requests on their way to models in one process; beyond it they wait, fairly between teams, then get 503.
+    max_in_flight: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    max_waiting: Annotated[int, Field(ge=0, le=1_000_000)] = 1024
+    wait_seconds: Seconds = 10.0
+    trusted_proxies: tuple[Annotated[str, AfterValidator(_is_network)], ...] = ()  # whose X-Forwarded-For counts
     docs: bool = True  # /docs and /openapi.json
 
 
@@ -128,6 +142,8 @@ class Model(Section):
     # How the upstream calls the cap of a chat answer. Absent: max_completion_tokens for OpenAI, else max_tokens.
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     owned_by: str = "weir"
+    # Begin the answer to a stream while the model still reads a prompt of minutes; failures then come as an event.
+    early_headers: bool = False
     echo: EchoSettings = EchoSettings()
 
     @model_validator(mode="after")

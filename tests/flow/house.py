@@ -24,6 +24,7 @@ from weir.gateway.dispatch import Dispatch
 from weir.gateway.door import Door
 from weir.gateway.drain import Drain
 from weir.gateway.request import OPERATIONS
+from weir.gateway.turnstile import Turnstile
 from weir.gateway.watch import Watches
 from weir.routing import RouteTable
 from weir.telemetry import Telemetry
@@ -146,6 +147,8 @@ async def open_house(
     announce: float = 0.0,
     deadline: float = 60.0,
     max_body_bytes: int = 1 << 20,
+    places: int = 1000,
+    max_waiting: int = 100,
 ) -> AsyncIterator[House]:
     """Everything that a request passes; telemetry's lines are kept instead of written."""
     clock = ManualClock()
@@ -171,6 +174,7 @@ async def open_house(
             estimator=PromptEstimator(),
             telemetry=Telemetry(Metrics()),
             watches=watches,
+            turnstile=Turnstile(places=places, max_waiting=max_waiting, wait_seconds=10),
             drain=Drain(watches, announce=announce, deadline=deadline),
             max_body_bytes=max_body_bytes,
         )

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fakes.backend import HANG, JSON, Head, Pause, Silence
 from tests.fakes.clock import run
-from tests.flow.house import House, chat, open_house
+from tests.flow.house import House, chat, open_house, route
 
 PING = b": ping\n\n"
 A = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
@@ -134,5 +134,85 @@ class TestTimeoutsInSpiteOfPings:
                 assert b"(timeout phase: first byte)" in answer.body
                 assert 30 <= loop.time() - since < 31, "first byte is thirty seconds here"
                 assert await house.untouched()
+
+        run(scene)
+
+
+EARLY = [route(early_headers=True)]
+ANSWER = (Head(200, JSON), b'{"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}}')
+
+
+class TestEarlyHeaders:
+    """For a prefill of minutes: the head of a stream and comments, before upstream has said anything."""
+
+    def test_fill_the_silence_before_the_answer(self) -> None:
+        async def scene() -> None:
+            async with open_house(Silence(10), Head(), A, USAGE, DONE, routes=EARLY, ping_seconds=3) as house:
+                asked = house.ask(STREAM)
+                await asyncio.sleep(3.5)
+                assert asked.answer.status == 200
+                assert asked.answer.header("content-type") == "text/event-stream"
+                assert asked.answer.header("x-request-id")
+                assert asked.answer.header("x-ratelimit-limit-requests")
+                answer = await asked.over()
+                assert answer.body == PING * 2 + A + DONE
+                assert answer.complete
+                assert await house.charged() == (1, 14)
+
+        run(scene)
+
+    def test_are_not_hurried(self) -> None:
+        async def scene() -> None:
+            async with open_house(Silence(2), Head(), A, USAGE, DONE, routes=EARLY, ping_seconds=3) as house:
+                assert (await house.ask(STREAM).over()).body == A + DONE
+
+        run(scene)
+
+    def test_never_where_json_was_asked_for(self) -> None:
+        async def scene() -> None:
+            async with open_house(Silence(10), *ANSWER, routes=EARLY, ping_seconds=3) as house:
+                asked = house.ask()
+                await asyncio.sleep(9)
+                assert asked.answer.status == 0
+                assert (await asked.over()).header("content-type") == "application/json"
+
+        run(scene)
+
+    def test_a_failure_behind_them_is_an_event(self) -> None:
+        async def scene() -> None:
+            async with open_house(Silence(1000), Head(), routes=EARLY, ping_seconds=3) as house:
+                answer = await house.ask(STREAM).over()
+                assert answer.status == 200
+                event = answer.body.replace(PING, b"")
+                assert event.startswith(b'data: {"error":')
+                assert b"upstream_timeout" in event
+                assert b"[DONE]" not in event
+                assert answer.complete
+                assert house.record["outcome"] == "upstream_timeout"
+                assert await house.untouched()
+
+        run(scene)
+
+    def test_a_refusal_behind_them_is_an_event(self) -> None:
+        refusal = b'{"error": {"message": "too\\nlong",\n "type": "invalid_request_error", "param": null, "code": "x"}}'
+        head = Head(400, b"application/json")
+
+        async def scene() -> None:
+            async with open_house(Silence(5), head, refusal, routes=EARLY, ping_seconds=3) as house:
+                answer = await house.ask(STREAM).over()
+                assert answer.status == 200
+                assert answer.body.startswith(b'data: {"error":{"message":"too\\nlong"')
+                assert answer.body.endswith(b"}}\n\n")
+                assert house.record["outcome"] == "upstream_refused"
+                assert await house.untouched()
+
+        run(scene)
+
+    def test_an_answer_that_is_no_stream_is_an_event(self) -> None:
+        async def scene() -> None:
+            async with open_house(Silence(5), *ANSWER, routes=EARLY, ping_seconds=3) as house:
+                answer = await house.ask(STREAM).over()
+                assert b"upstream_error" in answer.body
+                assert answer.complete
 
         run(scene)

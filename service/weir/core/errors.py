@@ -162,6 +162,14 @@ class RequestTooLargeForLimit(LimitExceeded):
     outcome = "refused_too_large"
 
 
+class Overloaded(GatewayError):
+    """No place came free in time, or too many wait already."""
+
+    status, type, code = 503, "server_error", "overloaded"
+    outcome = "refused_overload"
+    message = "More requests are waiting than can be served at the moment. Send the request again a little later."
+
+
 class Draining(GatewayError):
     status, type, code = 503, "server_error", "server_draining"
     outcome = "refused_draining"

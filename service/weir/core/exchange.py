@@ -11,8 +11,8 @@ class Exchange:
     """Times are `perf_counter` seconds; 0.0 means that it never came to that.
 
     `sent` is when upstream had the request, `answered` when the first byte of its answer was here (of a JSON answer the
-    last), `first_byte` when that was out. Overhead, our time alone, is what lies between `started` and `sent`, and
-    between `answered` and `first_byte`.
+    last), `first_byte` when that was out. Overhead, our time alone, is what lies between `started` and `sent`, less the
+    wait for a place, and between `answered` and `first_byte`.
     """
 
     request_id: str
@@ -27,6 +27,7 @@ class Exchange:
     outcome: str = "ok"
     code: str = ""
     reason: str = ""
+    queued: float = 0.0  # seconds that it waited for a place
     sent: float = 0.0
     answered: float = 0.0
     first_byte: float = 0.0
@@ -55,6 +56,6 @@ class Exchange:
         """Seconds spent in the gateway itself, Redis included, up to the first byte out."""
         if not self.sent:
             return self.ended - self.started
-        inbound = self.sent - self.started
+        inbound = self.sent - self.started - self.queued
         outbound = self.first_byte - self.answered if self.first_byte and self.answered else 0.0
         return inbound + max(outbound, 0.0)

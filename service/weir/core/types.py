@@ -84,6 +84,8 @@ class Route:
     max_tokens_field: str = "max_tokens"
     owned_by: str = "weir"
     aliases: tuple[str, ...] = ()
+    places: int | None = None  # how many requests its endpoints take together, None if as many as come
+    early_headers: bool = False
 
 
 BURST_SECONDS = 60

@@ -19,7 +19,8 @@ from weir.gateway.head import Head, read_head, request_id
 from weir.gateway.relay import relay
 from weir.gateway.replies import Reply, limit_headers
 from weir.gateway.request import CompletionRequest, Operation, outgoing, read_body, read_request
-from weir.gateway.watch import Watches
+from weir.gateway.turnstile import Turnstile
+from weir.gateway.watch import FIRST_BYTE, Watches
 from weir.gateway.wire import Wire, wire_of
 from weir.routing import RouteTable
 from weir.telemetry import Telemetry
@@ -38,6 +39,7 @@ class Rooms:
     telemetry: Telemetry
     watches: Watches
     drain: Drain
+    turnstile: Turnstile
     max_body_bytes: int
 
 
@@ -85,12 +87,16 @@ class Completions:
             call = self._call(request, route, grant, head, exchange)
             reply.limits = limit_headers(grant.windows)
             with rooms.watches.answer(wire, route.timeouts) as watch:  # 499, 504
-                meter.sent()
-                exchange.sent = perf_counter()
-                sending = rooms.dispatch.send(route, call)
-                exchange.endpoint = sending.endpoint.url
-                async with sending as response:  # 502, 503, 504
-                    await relay(response, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
+                async with rooms.turnstile.place(principal.team, route.model, route.places, grant.tokens):  # 503
+                    exchange.queued = watch.turn(FIRST_BYTE)
+                    if route.early_headers and request.streaming:
+                        watch.ping = reply.begin_early
+                    meter.sent()
+                    exchange.sent = perf_counter()
+                    sending = rooms.dispatch.send(route, call)
+                    exchange.endpoint = sending.endpoint.url
+                    async with sending as response:  # 502, 503, 504
+                        await relay(response, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
 
     def _ask(self, request: CompletionRequest, route: Route, exchange: Exchange) -> Ask:
         exchange.model, exchange.streaming = route.model, request.streaming

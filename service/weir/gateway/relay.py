@@ -9,7 +9,7 @@ from weir.backend import BackendResponse
 from weir.core.asgi import Headers
 from weir.core.errors import UpstreamBusy, UpstreamFailed
 from weir.core.exchange import Exchange
-from weir.gateway.replies import PING, STREAM_HEADERS, Reply
+from weir.gateway.replies import EVENTS, PING, STREAM_HEADERS, Reply, as_event
 from weir.gateway.watch import CLIENT, UPSTREAM, Watch
 from weir.gateway.wire import Rest, Wire
 from weir.usage import BodyScanner, EventScanner, Meter
@@ -29,14 +29,14 @@ async def relay(
     """
     if response.status != 200:
         await _relay_refusal(response, reply, watch, meter, exchange)
-    elif response.content_type.startswith(b"text/event-stream"):
+    elif response.content_type.startswith(EVENTS):
         scanner = meter.scanner = reply.scanner = EventScanner(strip_usage=strip_usage)
         reply.streaming = True
         await _EventRelay(scanner, reply, watch, exchange).run(response)
         exchange.finish_reason = scanner.finish_reason or ""
         if scanner.failed:
             exchange.outcome, exchange.code = "upstream_error", "error event"
-    elif b"json" in response.content_type:
+    elif b"json" in response.content_type and not reply.started:
         await _relay_json(response, reply, watch, meter, exchange)
     else:
         meter.refused()
@@ -59,8 +59,10 @@ class _EventRelay:
     async def run(self, response: BackendResponse) -> None:
         scanner, reply, watch = self._scanner, self._reply, self._watch
         self._exchange.status = 200
-        if (rest := reply.start(200, response.content_type, [*STREAM_HEADERS, *response.headers])) is not None:
-            await rest
+        if not reply.started:
+            rest = reply.start(200, response.content_type, [*STREAM_HEADERS, *response.headers])
+            if rest is not None:
+                await rest
         watch.ping = self._ping
         try:
             async with self._ending:
@@ -166,9 +168,14 @@ async def _relay_refusal(
         body += chunk
         if len(body) > ERROR_MAX:
             raise UpstreamFailed(reason=f"status {status} with a body above {ERROR_MAX} bytes")
-    exchange.status = status
     exchange.outcome, exchange.code = "upstream_refused", str(status)
     exchange.mark_first_byte()
+    if reply.started:
+        exchange.status = 200
+        if (rest := reply.wire.write(as_event(bytes(body)), more=False)) is not None:
+            await rest
+        return
+    exchange.status = status
     if (rest := reply.answer(status, response.content_type, response.headers, bytes(body))) is not None:
         await rest
 

@@ -9,12 +9,13 @@ from math import ceil
 import orjson
 
 from weir.core.asgi import Headers
-from weir.core.errors import ClientGone, GatewayError
+from weir.core.errors import ClientGone, GatewayError, UpstreamFailed
 from weir.core.types import Window
 from weir.gateway.wire import Rest, Wire
 from weir.usage import EventScanner
 
 JSON = (b"content-type", b"application/json")
+EVENTS = b"text/event-stream"
 LAST = (b"connection", b"close")
 STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 FAREWELL_SECONDS = 5.0
@@ -57,6 +58,16 @@ class Reply:
         self.started = True
         return self.wire.answer(status, [(b"content-type", content_type), *headers, *self.limits, *self.base], body)
 
+    def begin_early(self) -> Rest:
+        """Into the silence of a long prefill: first the head of a stream, then comments.
+
+        From here on, a failure is an event.
+        """
+        if self.started:
+            return self.wire.write(PING)
+        self.streaming = True
+        return self.start(200, EVENTS, STREAM_HEADERS)
+
     async def fail(self, error: GatewayError, windows: Sequence[Window]) -> None:
         """Whichever way is still open; bounded in time, because the client may be the one that does not read."""
         if isinstance(error, ClientGone) or (self.started and not self.streaming):
@@ -91,6 +102,15 @@ def error_body(error: GatewayError) -> bytes:
     return orjson.dumps(
         {"error": {"message": error.text, "type": error.type, "param": error.param, "code": error.code}}
     )
+
+
+def as_event(body: bytes) -> bytes:
+    """A JSON answer as one event: an upstream's refusal where the head of a stream is out already."""
+    try:
+        body = orjson.dumps(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        body = error_body(UpstreamFailed())
+    return b"data: " + body + b"\n\n"
 
 
 def retry_headers(error: GatewayError) -> Headers:

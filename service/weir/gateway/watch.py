@@ -17,7 +17,7 @@ from weir.gateway.wire import Rest, Wire
 TICK = 0.1  # seconds; how exact the time limits are
 
 # What a request is waiting for, and so which limit applies.
-BODY, FIRST_BYTE, UPSTREAM, CLIENT = range(4)
+BODY, PLACE, FIRST_BYTE, UPSTREAM, CLIENT = range(5)
 _NO_TIMEOUTS = Timeouts()
 
 # Writes a comment where one may stand, at once.
@@ -80,10 +80,11 @@ class Watch:
         finally:
             del found  # its traceback holds this frame: a circle for each client that leaves, 20 KB until the collector
 
-    def turn(self, waiting_for: int) -> None:
-        """From now on it is this that we wait for."""
+    def turn(self, waiting_for: int) -> float:
+        """From now on it is this that we wait for; how many seconds the waiting before took."""
+        before, self.since = self.since, self.now()
         self.waiting_for = waiting_for
-        self.since = self.now()
+        return self.since - before
 
     def end(self, error: GatewayError) -> None:
         """End the request with this error, from outside; the first one counts."""
@@ -101,8 +102,8 @@ class Watch:
             if silent > write_seconds:
                 self.end(ClientStalled(reason=f"read nothing for {write_seconds:g} s"))
             return
-        if self.waiting_for == BODY:
-            if silent > body_seconds:
+        if self.waiting_for <= PLACE:  # the turnstile has a limit of its own
+            if self.waiting_for == BODY and silent > body_seconds:
                 self.end(BodyTimeout())
             return
         if now - self._began > timeouts.total:
@@ -139,8 +140,8 @@ class Watches:
         return Watch(self, BODY, _NO_TIMEOUTS, None)
 
     def answer(self, wire: Wire, timeouts: Timeouts) -> Watch:
-        """A watch over an answer: its upstream, its client's leaving, its client's pace."""
-        return Watch(self, FIRST_BYTE, timeouts, wire)
+        """A watch over an answer: its turn, its upstream, its client's leaving, its client's pace."""
+        return Watch(self, PLACE, timeouts, wire)
 
     def close(self) -> None:
         self._timer.cancel()

@@ -130,6 +130,17 @@ def test_within_the_limits_nothing_happens(turns: list[tuple[int, float]]) -> No
     run(scene)
 
 
+def test_a_place_is_waited_for_without_a_limit_of_the_watch() -> None:
+    async def scene() -> None:
+        all_of_them = watches()
+        with all_of_them.answer(wire_of_client(), TIMEOUTS) as watch:
+            await asyncio.sleep(1_000)
+            assert watch.turn(FIRST_BYTE) == pytest.approx(1_000)
+        all_of_them.close()
+
+    run(scene)
+
+
 class TestClient:
     def test_that_leaves_ends_it_at_once(self) -> None:
         async def scene() -> None:
@@ -238,7 +249,8 @@ class TestAll:
             def request(name: str, timeouts: Timeouts) -> Awaitable[None]:
                 async def work() -> None:
                     try:
-                        with all_of_them.answer(wire_of_client(), timeouts):
+                        with all_of_them.answer(wire_of_client(), timeouts) as watch:
+                            watch.turn(FIRST_BYTE)
                             await asyncio.sleep(50)
                     except UpstreamTimeout:
                         ended.append(name)
