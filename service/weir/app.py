@@ -23,6 +23,7 @@ from weir.core.asgi import App
 from weir.core.errors import StoreUnavailable
 from weir.core.tasks import Tasks
 from weir.core.types import Endpoint, Route, Timeouts
+from weir.gateway.clients import Clients
 from weir.gateway.completions import Completions, Rooms
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.door import Door
@@ -92,6 +93,7 @@ async def application(settings: Settings, redis_url: str) -> AsyncIterator[Appli
             max_waiting=settings.server.max_waiting,
             wait_seconds=settings.server.wait_seconds,
         ),
+        clients=Clients(settings.server.trusted_proxies),
         max_body_bytes=settings.server.max_body_bytes,
     )
     hot: dict[str, App] = {}

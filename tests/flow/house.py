@@ -19,6 +19,7 @@ from weir.auth.keys import digest
 from weir.backend import Backend
 from weir.core.errors import NotFound, Unauthenticated
 from weir.core.types import Endpoint, Limits, Principal, Route, Timeouts, Window
+from weir.gateway.clients import Clients
 from weir.gateway.completions import Completions, Rooms
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.door import Door
@@ -174,6 +175,7 @@ async def open_house(
             estimator=PromptEstimator(),
             telemetry=Telemetry(Metrics()),
             watches=watches,
+            clients=Clients(),
             turnstile=Turnstile(places=places, max_waiting=max_waiting, wait_seconds=10),
             drain=Drain(watches, announce=announce, deadline=deadline),
             max_body_bytes=max_body_bytes,

@@ -506,6 +506,7 @@ class TestWhatTheLogSays:
             async with open_house(AA, STOP, USAGE, DONE) as house:
                 await house.ask(chat(stream=True), headers=[("x-request-id", "of-the-client.7")]).over()
                 record = {"trace_id": None} | house.record
+            assert record.pop("client") == "127.0.0.1"
             assert 0 < record.pop("ttft_ms") <= record["duration_ms"]
             assert 0 <= record.pop("overhead_ms") <= record.pop("duration_ms")
             assert record == {

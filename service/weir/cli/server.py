@@ -120,6 +120,9 @@ class Protocol(HttpToolsProtocol):
         self.listening: dict[UvicornWire, Callable[[], None]] = {}  # who wants to hear that the client has left
 
     def on_headers_complete(self) -> None:
+        if not self.url.startswith(b"/") and self.parser.get_method() != b"OPTIONS":
+            # What looks like another server's address is a path for one reader and a host for the next.
+            raise ValueError("a request's target must be a path")
         super().on_headers_complete()
         self.scope["extensions"] = {EXTENSION: UvicornWire(self, self.cycle)}  # type: ignore[dict-item]
 

@@ -17,6 +17,7 @@ class Exchange:
 
     request_id: str
     operation: str
+    client: str = ""  # its address
     trace_id: str = ""
     started: float = field(default_factory=perf_counter)
     principal: Principal | None = None

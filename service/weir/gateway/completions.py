@@ -13,6 +13,7 @@ from weir.core.asgi import Receive, Scope, Send
 from weir.core.errors import ClientGone, GatewayError, InternalError, LimitExceeded, Unauthenticated
 from weir.core.exchange import Exchange
 from weir.core.types import Ask, Route, Window
+from weir.gateway.clients import Clients
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.drain import Drain
 from weir.gateway.head import Head, read_head, request_id
@@ -40,6 +41,7 @@ class Rooms:
     watches: Watches
     drain: Drain
     turnstile: Turnstile
+    clients: Clients
     max_body_bytes: int
 
 
@@ -51,7 +53,7 @@ class Completions:
         self._rooms = rooms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(request_id(scope), self._operation.name)
+        exchange = Exchange(request_id(scope), self._operation.name, self._rooms.clients.address(scope))
         wire = wire_of(scope, receive, send)
         reply = Reply(wire, exchange.request_id, last=self._rooms.drain.announced)
         self._rooms.telemetry.begin(exchange)

@@ -12,6 +12,10 @@ class RouteTable:
     __slots__ = ("_by_name", "_routes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
+        self.replace(routes)
+
+    def replace(self, routes: Iterable[Route]) -> None:
+        """From the next request on; those under way keep the route that they have."""
         self._routes = {route.model: route for route in routes}
         self._by_name = dict(self._routes)
         for route in self._routes.values():

@@ -1,5 +1,7 @@
 """prometheus_client, with children kept: 226 ns instead of 1,426 ns for an `inc()`."""
 
+from typing import Literal
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from weir import __version__
@@ -21,6 +23,12 @@ class Metrics:
         self.in_flight = self._gauge(names.IN_FLIGHT)
         self.degraded = self._gauge(names.DEGRADED)
         self.unsettled = self._gauge(names.UNSETTLED)
+        self.waiting = self._gauge(names.WAITING)
+        self.settlements = self._counter(names.SETTLEMENTS)
+        self.upstream_events = self._counter(names.UPSTREAM_EVENTS)
+        self.generation = self._gauge(names.GENERATION, "livemin")
+        self.reload_failures = self._counter(names.RELOAD_FAILURES)
+        self.generation.set(1)
         self._gauge(names.BUILD).labels(__version__).set(1)
         self._teams: set[str] = set()
         self._request_children: dict[tuple[str, str, str, str, int], Counter] = {}
@@ -87,8 +95,10 @@ class Metrics:
     def _counter(self, name: tuple[str, str, tuple[str, ...]]) -> Counter:
         return Counter(*name, registry=self.registry)
 
-    def _gauge(self, name: tuple[str, str, tuple[str, ...]]) -> Gauge:
-        return Gauge(*name, registry=self.registry, multiprocess_mode="livesum")
+    def _gauge(
+        self, name: tuple[str, str, tuple[str, ...]], over_workers: Literal["livesum", "livemin"] = "livesum"
+    ) -> Gauge:
+        return Gauge(*name, registry=self.registry, multiprocess_mode=over_workers)
 
     def _histogram(self, name: tuple[str, str, tuple[str, ...]], buckets: tuple[float, ...]) -> Histogram:
         return Histogram(*name, buckets=buckets, registry=self.registry)

@@ -17,6 +17,19 @@ DECISIONS = (
 )
 DEGRADED = ("weir_degraded", "1 while Redis is away.", ())
 UNSETTLED = ("weir_unsettled_reservations", "Settlements waiting for Redis.", ())
+WAITING = ("weir_waiting_requests", "Requests that wait for a place, because as many as allowed are under way.", ())
+SETTLEMENTS = (
+    "weir_settlements_total",
+    "Settlements that Redis did not hear at once: queued, replayed, or dropped because too many waited.",
+    ("state",),
+)
+UPSTREAM_EVENTS = (
+    "weir_upstream_events_total",
+    "What was done about trouble upstream: retry, fallback, ejected, restored.",
+    ("model", "endpoint", "event"),
+)
+GENERATION = ("weir_config_generation", "1 for the configuration at start, 1 more with each that was taken since.", ())
+RELOAD_FAILURES = ("weir_config_reload_failures_total", "Configurations that were refused while running.", ())
 BUILD = ("weir_build_info", "1, labelled with the version.", ("version",))
 
 LONG_BUCKETS = (

@@ -31,6 +31,7 @@ class Telemetry:
             "trace_id": exchange.trace_id or None,
             "team": principal.team if principal else None,
             "key_id": principal.key_id if principal else None,
+            "client": exchange.client or None,
             "operation": exchange.operation,
             "model": exchange.model or None,
             "endpoint": exchange.endpoint or None,
@@ -65,6 +66,22 @@ class Telemetry:
             self._log.info("redis is there")
         else:
             self._log.error("redis is away", why=why)
+
+    def reloaded(self, needs_restart: list[str]) -> None:
+        """A new configuration is live; `needs_restart` names what of it is not."""
+        self.metrics.generation.inc()
+        self._log.info("configuration reloaded", needs_restart=needs_restart or None)
+
+    def reload_refused(self, problems: list[str]) -> None:
+        self.metrics.reload_failures.inc()
+        self._log.error("configuration refused; the last good one stays", problems=problems)
+
+    def upstream(self, event: str, model: str, endpoint: str, **fields: object) -> None:
+        """A retry or fallback is only counted; an endpoint's change of state is logged too."""
+        self.metrics.upstream_events.labels(model, endpoint, event).inc()
+        if event in ("ejected", "restored"):
+            level = self._log.warning if event == "ejected" else self._log.info
+            level(f"endpoint {event}", model=model, endpoint=endpoint, **fields)
 
     def note(self, event: str, **fields: object) -> None:
         """A change of state of the process: started, draining, stopped."""

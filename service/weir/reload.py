@@ -1,0 +1,66 @@
+"""Watches the configuration's file, and hands on what is good in it while requests run.
+
+A ConfigMap is changed by swapping a symlink, an editor writes or replaces the file: all of it shows in what `stat` says
+of the path. It is asked once a second, and a change is taken when the file has been at rest for one turn.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from weir.settings import BadSettings, Settings
+
+SECONDS = 1.0
+
+_Fingerprint = tuple[int, int, int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where settings come from: the file that is watched, and how to read it together with environment and flags."""
+
+    path: Path
+    read: Callable[[], Settings]  # raises BadSettings
+
+
+class Reload:
+    """`apply` makes settings live; `refused` hears everything that is wrong with those that are not taken."""
+
+    def __init__(
+        self, source: Source, apply: Callable[[Settings], Awaitable[None]], refused: Callable[[list[str]], None]
+    ) -> None:
+        self._source = source
+        self._apply = apply
+        self._refused = refused
+        self._taken = self._seen = _fingerprint(source.path)
+
+    async def tend(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Once: take what has changed and come to rest since."""
+        now = _fingerprint(self._source.path)
+        before, self._seen = self._seen, now
+        if now == self._taken or now != before:
+            return
+        self._taken = now
+        try:
+            # Reading takes as long as some hundred requests.
+            settings = await asyncio.to_thread(self._source.read)
+        except BadSettings as bad:
+            self._refused([str(problem) for problem in bad.problems])
+        else:
+            await self._apply(settings)
+
+
+def _fingerprint(path: Path) -> _Fingerprint:
+    """None where there is no file, which between two steps of a swap can be so."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
