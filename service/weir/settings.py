@@ -95,12 +95,22 @@ class TimeoutSettings(Section):
     total: Seconds = 3600.0
 
 
+class HealthSettings(Section):
+    """A look at an endpoint now and then; without one, requests alone find out how it is."""
+
+    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] = "/health"  # from the server's root; a 2xx is health
+    interval_seconds: Seconds = 5.0
+    timeout_seconds: Seconds = 2.0
+
+
 class EndpointSettings(Section):
     """One upstream address, with its API's base path, as in http://vllm-0.vllm:8000/v1."""
 
     url: str
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     api_key_env: str | None = None  # the name of the environment variable, so that no secret is in this file
+    max_in_flight: Annotated[int, Field(ge=1)] | None = None  # of one Weir process; beyond it requests wait
+    health: HealthSettings | None = None
 
     @field_validator("url")
     @classmethod
@@ -250,6 +260,10 @@ class Settings(BaseSettings):
                 if name in seen:
                     raise ValueError(f"the model name '{name}' is given twice")
                 seen.add(name)
+        for model in self.models:
+            for name in model.fallbacks:
+                if name not in {other.name for other in self.models} - {model.name}:
+                    raise ValueError(f"the fallback '{name}' of model '{model.name}' is no other model")
         teams = [team.name for team in self.teams]
         for name in teams:
             if teams.count(name) > 1:
@@ -328,9 +342,6 @@ def _settled(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> Setti
 # Part of the file's fixed form, and of later versions: taken, and said to have no effect yet.
 WITHOUT_EFFECT = frozenset(
     {
-        "redis.on_outage",
-        "models.retries",
-        "models.fallbacks",
         "models.price",
         "telemetry.otlp_endpoint",
         "telemetry.trace_sample",

@@ -13,7 +13,7 @@ import uvloop
 
 from tests.contract.world import ask, real_time_world
 from tests.fakes.redis_server import RedisServer
-from weir.core.commands import CommandRefused
+from weir.core.commands import CommandRefused, Commands
 from weir.core.errors import StoreUnavailable
 from weir.core.types import Limits
 from weir.store import Batcher, connect
@@ -59,14 +59,14 @@ async def within(seconds: float, condition: Callable[[], Awaitable[bool]]) -> No
         await asyncio.sleep(0.01)
 
 
-async def answers(batcher: Batcher) -> bool:
+async def answers(batcher: Commands) -> bool:
     try:
         return bool(await batcher.call("PING") == b"PONG")
     except StoreUnavailable:
         return False
 
 
-async def recovers(batcher: Batcher) -> None:
+async def recovers(batcher: Commands) -> None:
     await within(2 * SOON, lambda: answers(batcher))
 
 
@@ -139,35 +139,151 @@ async def test_an_error_reply_is_its_callers_alone_and_says_its_kind(
         assert ups(changes) == [True], "the connection is as good as before"
 
 
-SERVER_STATES = [
-    # id            options            made so by                                      command           kind
-    ("readonly", (), [("REPLICAOF", "127.0.0.1", "1")], ("SET", "a", "1"), "READONLY"),
-    ("out-of-memory", (), [("CONFIG", "SET", "maxmemory", "1")], ("SET", "a", "1"), "OOM"),
-]
-
-
-@pytest.mark.parametrize(
-    ("options", "before", "command", "kind"), [r[1:] for r in SERVER_STATES], ids=[r[0] for r in SERVER_STATES]
-)
-async def test_a_server_that_will_not_write_is_told_by_its_kind(
-    own_redis: RedisServer, options: tuple[str, ...], before: list[tuple[Any, ...]], command: tuple[Any, ...], kind: str
-) -> None:
+async def test_a_server_that_is_full_is_told_by_its_kind_and_still_reads(own_redis: RedisServer) -> None:
+    """Settlements need no memory, so it is not away."""
     async with batching(own_redis.url) as batcher:
-        for words in before:
-            await batcher.call(*words)
+        await batcher.call("CONFIG", "SET", "maxmemory", "1")
         with pytest.raises(CommandRefused) as error:
-            await batcher.call(*command)
-        assert error.value.kind == kind
+            await batcher.call("SET", "a", "1")
+        assert error.value.kind == "OOM"
         assert await batcher.call("GET", "a") is None
+        assert batcher.up
+
+
+CANNOT = [
+    # id               made so by                                        and good again by                       its word
+    ("a-replica", ("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), "replica"),
+    ("no-replicas", ("CONFIG", "SET", "min-replicas-to-write", "1"), ("CONFIG", "SET", "min-replicas-to-write", "0"), "replicas"),
+    ("no-scripts", ("ACL", "SETUSER", "default", "-evalsha"), ("ACL", "SETUSER", "default", "+evalsha"), "evalsha"),
+    ("no-writes", ("ACL", "SETUSER", "default", "-@write"), ("ACL", "SETUSER", "default", "+@write"), "user 'default'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "mend", "word"), [row[1:] for row in CANNOT], ids=[row[0] for row in CANNOT])
+@pytest.mark.parametrize("via", ["a-command", "a-script"])
+async def test_a_server_that_cannot_serve_is_away_until_it_can(
+    every_redis: RedisServer, make: tuple[str, ...], mend: tuple[str, ...], word: str, via: str
+) -> None:
+    """Told once with its reason, found to be good again by itself, and asked few times in between."""
+    changes: list[tuple[bool, str]] = []
+    asks: dict[str, tuple[Any, ...]] = {"a-command": ("SET", "weir:a", "1")}
+    with every_redis.client() as other:
+        other.execute_command("ACL", "SETUSER", "helper", "on", "nopass", "~*", "&*", "+@all")
+        other.execute_command("AUTH", "helper", "x")
+        source = "return redis.call('SET', KEYS[1], '1')"
+        asks["a-script"] = ("EVALSHA", other.script_load(source), 1, "weir:a")
+        async with batching(every_redis.url, changes=changes) as batcher:
+            assert await batcher.call(*asks[via]) == b"OK"
+            other.execute_command(*make)
+            before = int(other.info("stats")["total_connections_received"])
+            try:
+                with pytest.raises(StoreUnavailable) as error:
+                    await forbidden(batcher, asks[via])
+                assert word in str(error.value.reason)
+                assert error.value.retry_after
+                assert not error.value.sent, "it was refused, so nothing came of it"
+                assert not batcher.up
+                started = time.monotonic()
+                with pytest.raises(StoreUnavailable) as error:
+                    await batcher.call(*asks[via])
+                assert time.monotonic() - started < 1.0
+                assert error.value.reason
+                assert word in error.value.reason
+                await asyncio.sleep(1.0)
+                asked = int(other.info("stats")["total_connections_received"]) - before
+                assert 1 <= asked <= 8, "no storm"
+                assert ups(changes) == [True, False]
+                assert word in changes[1][1]
+            finally:
+                other.execute_command(*mend)
+            await recovers(batcher)
+            assert await batcher.call(*asks[via]) == b"OK"
+            assert ups(changes) == [True, False, True]
+
+
+async def test_a_user_that_is_switched_off_is_named(own_redis: RedisServer) -> None:
+    """The first reason is that the connection is gone; the next attempt knows more."""
+    changes: list[tuple[bool, str]] = []
+    with own_redis.client() as other:
+        other.execute_command("ACL", "SETUSER", "helper", "on", "nopass", "~*", "&*", "+@all")
+        other.execute_command("AUTH", "helper", "x")
+        async with batching(own_redis.url, changes=changes) as batcher:
+            await batcher.call("PING")
+            other.execute_command("ACL", "SETUSER", "default", "off")
+            other.client_kill_filter(_type="normal", skipme=True)
+
+            async def named() -> bool:
+                with contextlib.suppress(StoreUnavailable):
+                    await batcher.call("PING")
+                return "refuses user 'default'" in batcher.why
+
+            await within(SOON, named)
+            other.execute_command("ACL", "SETUSER", "default", "on")
+            await recovers(batcher)
+            assert ups(changes) == [True, False, True]
+
+
+async def forbidden(batcher: Batcher, words: tuple[Any, ...]) -> None:
+    """Until it is: a script may still be allowed where a command is not."""
+    end = time.monotonic() + SOON
+    while time.monotonic() < end:
+        await batcher.call(*words)
+        if words[0] == "SET":
+            words = ("EVALSHA", "0" * 40, 1, "weir:a")
+            with contextlib.suppress(CommandRefused):
+                await batcher.call(*words)
+
+
+async def test_a_server_that_is_loading_its_data_is_not_up_yet() -> None:
+    """It takes connections and answers, and what it answers is that it cannot yet."""
+    loading = True
+
+    async def server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while line := await reader.readline():
+                words = []
+                for _ in range(int(line[1:])):
+                    await reader.readline()
+                    words.append((await reader.readline()).strip().upper())
+                if words[0] == b"CLIENT":
+                    writer.write(b"+OK\r\n")
+                elif loading:
+                    writer.write(b"-LOADING Redis is loading the dataset in memory\r\n")
+                else:
+                    writer.write(b"-NOSCRIPT none\r\n" if words[0] == b"EVALSHA" else b"+PONG\r\n")
+        writer.close()
+
+    listener = await asyncio.start_server(server, "127.0.0.1", 0)
+    changes: list[tuple[bool, str]] = []
+    try:
+        url = f"redis://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        async with batching(url, changes=changes) as batcher:
+            with pytest.raises(StoreUnavailable) as error:
+                await batcher.call("PING")
+            assert "loading" in str(error.value.reason)
+            await asyncio.sleep(0.5)
+            assert ups(changes) == [False]
+            loading = False
+            await recovers(batcher)
+            loading = True
+            with pytest.raises(StoreUnavailable) as error:
+                await batcher.call("PING")
+            assert "LOADING" in str(error.value.reason)
+            assert not batcher.up
+            assert ups(changes) == [False, True, False]
+    finally:
+        listener.close()
 
 
 async def test_a_limiter_on_a_server_that_will_not_write_says_that_nobody_can_say(own_redis: RedisServer) -> None:
     async with real_time_world(own_redis.url) as world:
         principal = await world.caller(Limits(rpm=10))
-        await world.commands.call("REPLICAOF", "127.0.0.1", "1")
-        with pytest.raises(StoreUnavailable):
-            await world.limiter.take(principal, ask())
-        await world.commands.call("REPLICAOF", "NO", "ONE")
+        with own_redis.client() as other:
+            other.execute_command("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(StoreUnavailable):
+                await world.limiter.take(principal, ask())
+            other.execute_command("REPLICAOF", "NO", "ONE")
+        await recovers(world.commands)
         await world.limiter.take(principal, ask())
         assert await world.left(principal, "key requests") == 9
 

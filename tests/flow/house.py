@@ -65,6 +65,7 @@ class House:
     clock: ManualClock
     routes: dict[str, Route]
     logged: list[Mapping[str, Any]]
+    noted: list[tuple[str, dict[str, object]]]  # what dispatch said of retries, fallbacks and ejections
     _full: list[Window] = field(default_factory=list)
 
     def ask(
@@ -125,6 +126,7 @@ def route(name: str = "m", **fields: Any) -> Route:
         "upstream_model": name,
         "endpoints": [Endpoint("http://upstream/v1")],
         "timeouts": Timeouts(connect=2, first_byte=30, idle=10, total=100),
+        "retries": 0,
     }
     return Route(model=name, **(known | fields))
 
@@ -165,13 +167,18 @@ async def open_house(
     backend = ScriptedBackend(*script)
     table = {one.model: one for one in (routes or [route()])}
     watches = Watches(body_seconds=body_seconds, write_seconds=write_seconds, ping_seconds=ping_seconds)
+    noted: list[tuple[str, dict[str, object]]] = []
     structlog.configure(wrapper_class=logger_class("info"))
     with structlog.testing.capture_logs() as logged:
         rooms = Rooms(
             auth=Authenticator(keys, clock),
             admission=Admission(limiter),
             routes=RouteTable(table.values()),
-            dispatch=Dispatch({"scripted": backend, **(backends or {})}),
+            dispatch=Dispatch(
+                {"scripted": backend, **(backends or {})},
+                table.get,
+                note=lambda kind, fields: noted.append((kind, fields)),
+            ),
             estimator=PromptEstimator(),
             telemetry=Telemetry(Metrics()),
             watches=watches,
@@ -191,6 +198,7 @@ async def open_house(
             clock=clock,
             routes=table,
             logged=logged,
+            noted=noted,
         )
         house._full = await house.windows()
         try:

@@ -273,6 +273,10 @@ class Upstream:
     def answer_of(self, mark: str) -> bytes:
         return base64.b64decode(self.record(mark)["answer"])
 
+    def forget(self) -> None:
+        """What has come so far."""
+        self._http.delete("/__requests").raise_for_status()
+
     def open_gate(self, name: str) -> None:
         self._http.post(f"/__gates/{name}").raise_for_status()
 
@@ -351,10 +355,12 @@ class Weir:
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
         self.ops_url = f"http://127.0.0.1:{self.ops_port}"
         self._directory = tempfile.TemporaryDirectory(prefix="weir-test-")
-        file = Path(self._directory.name) / "weir.yaml"
+        file = self.file = Path(self._directory.name) / "weir.yaml"
         file.write_text(yaml.safe_dump(config))
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--ops-port", str(self.ops_port)]
-        self.process = Process(WEIR, "serve", "--config", file, *where, *arguments, env=env)
+        self._command = [WEIR, "serve", "--config", file, *where, *arguments]
+        self._env = env
+        self.process = Process(*self._command, env=env)
         self.http = httpx.Client(
             base_url=f"http://127.0.0.1:{self.port}",
             timeout=30,
@@ -371,6 +377,12 @@ class Weir:
         self.http.close()
         self.process.stop()
         self._directory.cleanup()
+
+    def start_again(self) -> None:
+        """On the same ports, once the last process has ended; the log begins anew."""
+        assert not self.process.running
+        self.process = Process(*self._command, env=self._env)
+        self.process.wait_ready(lambda: answers_200(f"{self.ops_url}/readyz"))
 
     def __enter__(self) -> Self:
         return self
@@ -405,6 +417,23 @@ class Weir:
                 numbers[name] = float(value)
         assert numbers, f"GET /v1/limits says nothing about what is left: {answer.text} {answer.headers}"
         return numbers
+
+    # What it counts
+
+    def metrics(self) -> dict[str, float]:
+        """Every sample of the ops port's /metrics, by its name and labels as they stand there."""
+        text = httpx.get(f"{self.ops_url}/metrics", timeout=PATIENCE, trust_env=False).raise_for_status().text
+        samples = [line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]
+        return {name: float(value) for name, value in samples}
+
+    def metric(self, name: str, *labels: str) -> float:
+        """The sum of a metric's series that have all of these labels, each as `status="2xx"`."""
+        found = [
+            value
+            for series, value in self.metrics().items()
+            if series.partition("{")[0] == name and all(label in series for label in labels)
+        ]
+        return sum(found)
 
     # What it logs
 

@@ -8,11 +8,11 @@
 --
 -- Reply {code, ...}:
 --   0 admitted  tokens, output tokens per choice, bounded, held, shadow refusals, 16 numbers of the windows
---   1 no such key   2 revoked   3 expired   4 model not allowed
+--   1 no such key   2 revoked   3 expired   4 model not allowed   0 to the key, 1 to the team
 --   5 refused   which (1..6: requests, tokens, places of key, then of team), wait in us (-1 never, -2 unknown),
 --               tokens needed, 16 numbers of the windows
 -- Windows, for key then team: rpm, burst seconds, level, tpm, level, concurrency, taken, which of them are shadow
--- (1 requests + 2 tokens + 4 concurrency).  -1: there is no such limit.
+-- (1 requests + 2 tokens + 4 concurrency; + 8 where no model is forbidden).  -1: there is no such limit.
 --
 -- Written without tables and closures where it counts: Redis' Lua makes each of them cost like a command.
 
@@ -60,7 +60,8 @@ if not looking and ((key[9] or '') ~= '' or (team[6] or '') ~= '') then
     end
     return false
   end
-  if not allows(key[9]) or not allows(team[6]) then return {4} end
+  if not allows(key[9]) then return {4, 0} end
+  if not allows(team[6]) then return {4, 1} end
 end
 
 -- The limits as they stand -------------------------------------------------------------------------------------------
@@ -73,6 +74,8 @@ if (key[10] or '') ~= '' or (team[7] or '') ~= '' then
   end
   k_bits, t_bits = shadow_bits(key[10]), shadow_bits(team[7])
 end
+if (key[9] or '') == '' then k_bits = k_bits + 8 end
+if (team[6] or '') == '' then t_bits = t_bits + 8 end
 local function bit(bits, which)
   return floor(bits / which) % 2 == 1
 end

@@ -13,7 +13,7 @@ class Grant:
 
     `bounded` says that a token limit stands behind it, so that an open request has to be capped upstream. `held` is
     False where nothing limits the caller, and so nothing needs to be given back. `shadow_refusals` are limits, as
-    "key requests", that would have refused.
+    "key requests", that would have refused. `degraded` says that it was decided without the shared limits.
     """
 
     id: str
@@ -24,6 +24,7 @@ class Grant:
     held: bool
     windows: Sequence[Window]
     shadow_refusals: tuple[str, ...] = ()
+    degraded: bool = False
 
 
 class Limiter(Protocol):

@@ -80,12 +80,12 @@ class LocalLimiter:
         )
 
     def settle(self, grant: Grant, tokens: int | None) -> None:
-        uses = self._uses_of(grant.principal)
-        for use in uses:
-            use.live.pop(grant.id, None)
         reserved, held = self._held.pop(grant.id, (0, None))
         if held is None:
             return
+        uses = self._uses_of(grant.principal)
+        for use in uses:
+            use.live.pop(grant.id, None)
         back = (reserved - (tokens or 0)) * PARTS
         if back < 0:
             # Brought up to now first, or what a bucket could not hold would pay for it.
@@ -105,6 +105,11 @@ class LocalLimiter:
         limits, uses, now = self._limits_of(principal), self._uses_of(principal), self._clock()
         uses = (self._as_of(limits[0], uses[0], now), self._as_of(limits[1], uses[1], now))
         return self._windows(limits, uses)
+
+    def clear(self) -> None:
+        """Everybody's buckets are full again, and what is held now changes nothing when it settles."""
+        self._uses.clear()
+        self._held.clear()
 
     # -- details, in the order of the script
 

@@ -11,11 +11,12 @@ import secrets
 from collections import deque
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
+from weir.admission.known import Known
 from weir.admission.limiter import Grant
 from weir.admission.refusals import refusal
-from weir.admission.token_bucket import PARTS
+from weir.admission.windows import shadow_names, windows_of
 from weir.core import layout
 from weir.core.commands import CommandRefused, Commands, Word
 from weir.core.errors import ModelNotFound, StoreUnavailable, Unauthenticated
@@ -40,18 +41,32 @@ class Script:
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
-class RedisLimiter:
-    """See `Limiter`."""
+class _Settlement(NamedTuple):
+    """What Redis is to hear: `tokens` -1 gives all back. `since` is when it should have."""
 
-    def __init__(self, commands: Commands, *, lease_seconds: float = 60.0) -> None:
+    grant: Grant
+    tokens: int
+    since: float
+
+
+class RedisLimiter:
+    """See `Limiter`. `known` is told what Redis says of keys, for whoever decides when it says nothing.
+
+    `dropped` are settlements that Redis will never hear, so that all they had reserved stays charged; `replayed` are
+    those that it heard late.
+    """
+
+    def __init__(self, commands: Commands, *, lease_seconds: float = 60.0, known: Known | None = None) -> None:
+        self.dropped = self.replayed = 0
         self._commands = commands
+        self._known = known if known is not None else Known(asyncio.get_running_loop().time)
         self._lease_ms = int(lease_seconds * 1000)
         self._admit, self._settle, self._renew = Script("admit.lua"), Script("settle.lua"), Script("renew.lua")
         self._ids = itertools.count()
         self._prefix = secrets.token_hex(6)
         self._keys: dict[tuple[str, str], tuple[str, ...]] = {}
         self._live: dict[str, tuple[Grant, float]] = {}
-        self._unsettled: deque[tuple[Grant, int, float]] = deque(maxlen=UNSETTLED_MAX)
+        self._unsettled: deque[_Settlement] = deque()
         self._under_way: set[asyncio.Future[Any]] = set()
         self._loop = asyncio.get_running_loop()
 
@@ -83,6 +98,7 @@ class RedisLimiter:
         code = reply[0]
         if code == ADMITTED:
             _, tokens, output, bounded, held, shadow, *numbers = reply
+            self._known.note(principal, ask, numbers)
             grant = Grant(
                 reservation,
                 principal,
@@ -98,11 +114,14 @@ class RedisLimiter:
             return grant
         if code == REFUSED:
             _, which, wait, needed, *numbers = reply
+            self._known.note(principal, ask, numbers)  # it is as good as one that was admitted
             scope, unit = SCOPES[(which - 1) // 3], UNITS[(which - 1) % 3]
             raise refusal(scope, unit, wait, needed, windows_of(numbers))
         if code == MODEL:
-            raise ModelNotFound(param="model", reason="not allowed to this key")
-        raise Unauthenticated(reason=KEY_REASONS[code])
+            scope = SCOPES[reply[1]]
+            self._known.forbid(principal, ask, scope)
+            raise ModelNotFound(param="model", reason=f"not allowed to this {scope}")
+        raise self._unauthenticated(principal, code)
 
     def settle(self, grant: Grant, tokens: int | None) -> None:
         if self._live.pop(grant.id, None) is not None:
@@ -117,7 +136,7 @@ class RedisLimiter:
         )
         reply = await self._run(self._admit, 7, words)
         if reply[0] != ADMITTED:
-            raise Unauthenticated(reason=KEY_REASONS[reply[0]])
+            raise self._unauthenticated(principal, reply[0])
         return windows_of(reply[6:])
 
     # -- behind it
@@ -127,9 +146,7 @@ class RedisLimiter:
         pause = min(RETRY_SECONDS, self._lease_ms / 3000)
         while True:
             await asyncio.sleep(pause)
-            # Some at a time: what waits for Redis must not keep everybody else from being served.
-            for _ in range(min(len(self._unsettled), DELIVERED_AT_ONCE)):
-                self._deliver(*self._unsettled.popleft())
+            await self._deliver_again(RETRY_SECONDS)
             due = self._loop.time() - self._lease_ms / 3000
             for reservation, (grant, renewed) in list(self._live.items()):
                 if renewed < due:
@@ -140,8 +157,7 @@ class RedisLimiter:
         """Wait until Redis has heard every settlement, at most `seconds`; returns how many it has not."""
         end = self._loop.time() + seconds
         while (self._unsettled or self._under_way) and self._loop.time() < end:
-            for _ in range(len(self._unsettled)):
-                self._deliver(*self._unsettled.popleft())
+            await self._deliver_again(max(end - self._loop.time(), 0))
             if self._under_way:
                 await asyncio.wait(self._under_way, timeout=max(end - self._loop.time(), 0))
             if self._unsettled:
@@ -159,6 +175,10 @@ class RedisLimiter:
         return len(self._unsettled)
 
     # -- details
+
+    def _unauthenticated(self, principal: Principal, code: int) -> Unauthenticated:
+        self._known.forget(principal, revoked=code == REVOKED)
+        return Unauthenticated(reason=KEY_REASONS[code])
 
     def _names(self, principal: Principal) -> tuple[str, ...]:
         """The six names that all of a caller's decisions share; kept, bounded, because building them costs 1.5 us."""
@@ -183,9 +203,31 @@ class RedisLimiter:
         except CommandRefused as error:
             raise StoreUnavailable(reason=str(error), retry_after=1.0) from error
 
-    def _deliver(self, grant: Grant, tokens: int, since: float) -> None:
+    async def _deliver_again(self, seconds: float) -> None:
+        """Some at a time: what waits for Redis must not keep everybody else from being served.
+
+        Of each team one goes before the others, for at most `seconds`: while Redis is away trying costs 15 us each, for
+        nothing; and of a cluster a part may be away, which is some teams.
+        """
+        batch = [self._unsettled.popleft() for _ in range(min(len(self._unsettled), DELIVERED_AT_ONCE))]
+        firsts: dict[str, _Settlement] = {}
+        others = [one for one in batch if firsts.setdefault(one.grant.principal.team, one) is not one]
+        self._unsettled.extendleft(reversed(others))  # not lost if this is cancelled
+        replies = {team: self._deliver(*first, again=True) for team, first in firsts.items()}
+        if under_way := [reply for reply in replies.values() if reply is not None]:
+            await asyncio.wait(under_way, timeout=seconds)
+        away = {team for team, reply in replies.items() if reply is not None and _unheard(reply)}
+        for _ in range(min(len(others), len(self._unsettled))):
+            one = self._unsettled.popleft()
+            if one.grant.principal.team in away:
+                self._unsettled.append(one)
+            else:
+                self._deliver(*one, again=True)
+
+    def _deliver(self, grant: Grant, tokens: int, since: float, *, again: bool = False) -> asyncio.Future[Any] | None:
         if self._loop.time() - since > KEEP_MS / 1000:
-            return  # Redis has forgotten the reservation by now, and charged it in full
+            self.dropped += 1  # Redis has forgotten the reservation by now, and charged it in full
+            return None
         words: tuple[Word, ...] = (
             *self._names(grant.principal),
             layout.reservation(grant.principal.team, grant.id),
@@ -193,10 +235,11 @@ class RedisLimiter:
             tokens,
         )
         reply = self._commands.call("EVALSHA", self._settle.sha, 7, *words)
-        self._watch(reply, grant, tokens, since, words)
+        self._watch(reply, _Settlement(grant, tokens, since), words, again=again)
+        return reply
 
     def _watch(
-        self, reply: asyncio.Future[Any], grant: Grant, tokens: int, since: float, words: Sequence[Word]
+        self, reply: asyncio.Future[Any], settlement: _Settlement, words: Sequence[Word], *, again: bool
     ) -> None:
         self._under_way.add(reply)
 
@@ -204,18 +247,24 @@ class RedisLimiter:
             self._under_way.discard(done)
             error = asyncio.CancelledError() if done.cancelled() else done.exception()
             if error is None:
-                return
-            if isinstance(error, CommandRefused) and error.kind == "NOSCRIPT":
-                again = self._commands.call("EVAL", self._settle.source, 7, *words)
-                self._watch(again, grant, tokens, since, words)
+                self.replayed += again
+            elif isinstance(error, CommandRefused) and error.kind == "NOSCRIPT":
+                filled = self._commands.call("EVAL", self._settle.source, 7, *words)
+                self._watch(filled, settlement, words, again=again)
             else:
-                self._unsettled.append((grant, tokens, since))
+                self._keep(settlement)
 
         reply.add_done_callback(heard)
 
+    def _keep(self, settlement: _Settlement) -> None:
+        if len(self._unsettled) >= UNSETTLED_MAX:
+            self._unsettled.popleft()
+            self.dropped += 1
+        self._unsettled.append(settlement)
+
     def _give_back_unheard(self, reservation: str, principal: Principal) -> None:
         grant = Grant(reservation, principal, 0, 0, bounded=False, held=True, windows=())
-        self._unsettled.append((grant, -1, self._loop.time()))
+        self._keep(_Settlement(grant, -1, self._loop.time()))
 
     def _renew_lease(self, grant: Grant) -> None:
         names = self._names(grant.principal)
@@ -230,31 +279,6 @@ class RedisLimiter:
         reply.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-def windows_of(numbers: Sequence[int]) -> tuple[Window, ...]:
-    """The script's sixteen numbers as windows; limits that are not there are left out."""
-    found: list[Window] = []
-    for scope, first in (("key", 0), ("team", 8)):
-        rpm, burst, requests, tpm, tokens, places, taken, shadow = numbers[first : first + 8]
-        if rpm > 0:
-            found.append(_rate(scope, "requests", rpm * burst * 1_000_000, rpm, requests, burst, shadow & 1))
-        if tpm > 0:
-            found.append(_rate(scope, "tokens", tpm * burst * 1_000_000, tpm, tokens, burst, shadow & 2))
-        if places > 0:
-            found.append(_window(Window, (scope, "concurrency", places, places - taken, 0, 0.0, bool(shadow & 4))))
-    return tuple(found)
-
-
-_window = tuple.__new__  # a named tuple by its fields' names costs three times as much, six times a request
-
-
-def _rate(scope: str, unit: str, full: int, speed: int, level: int, burst: int, shadow: int) -> Window:
-    """`full` and `level` in parts, `speed` in units a minute, which is parts a microsecond."""
-    full = max(full, PARTS)
-    reset = (full - level) / speed / 1e6
-    return _window(Window, (scope, unit, full // PARTS, level // PARTS, burst, reset if reset > 0 else 0.0, shadow > 0))
-
-
-def shadow_names(bits: int) -> tuple[str, ...]:
-    return tuple(
-        f"{scope} {unit}" for i, (scope, unit) in enumerate((s, u) for s in SCOPES for u in UNITS) if bits >> i & 1
-    )
+def _unheard(reply: asyncio.Future[Any]) -> bool:
+    """No word came back, not even an error."""
+    return not reply.done() or reply.cancelled() or isinstance(reply.exception(), StoreUnavailable)

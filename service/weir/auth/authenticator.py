@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from weir.auth.key_store import KeyStore
+from weir.auth.key_store import Globs, KeyStore
 from weir.auth.keys import FOREIGN_MAX, digest, mistyped
-from weir.core.errors import KeyMissing, Unauthenticated
+from weir.core.errors import KeyMissing, StoreUnavailable, Unauthenticated
 from weir.core.types import Principal
 
 KNOWN_MAX = 50_000  # about 25 MB when full
 UNKNOWN_MAX = 10_000
 UNKNOWN_SECONDS = 5.0
+GLOBS_SECONDS = 3_600.0  # as long as a key's limits are remembered without Redis
 
 
 class Authenticator:
@@ -26,6 +27,7 @@ class Authenticator:
         self._pepper = pepper
         self._known: dict[str, Principal] = {}
         self._unknown: dict[str, float] = {}
+        self._globs: dict[Principal, tuple[Globs, Globs, float]] = {}  # of key and team, and when they were read
 
     async def authenticate(self, authorization: bytes | None) -> Principal:
         """`authorization` is the header's value.
@@ -41,12 +43,29 @@ class Authenticator:
         return principal or await self._look_up(key, fingerprint)
 
     async def may_use(self, principal: Principal, names: Iterable[str]) -> set[str]:
-        """Those of `names` that key and team allow both. Raises StoreUnavailable."""
-        key, team = await self._store.models(principal)
+        """Those of `names` that key and team allow both; while nobody can be asked, what was allowed within the hour.
+
+        Raises:
+            StoreUnavailable: nobody can be asked, and within the hour nobody was.
+
+        """
+        now = self._clock()
+        try:
+            key, team = await self._store.models(principal)
+        except StoreUnavailable:
+            key, team, at = self._globs.get(principal, ((), (), now - GLOBS_SECONDS - 1))
+            if now - at > GLOBS_SECONDS:
+                raise
+        else:
+            self._globs.pop(principal, None)  # whoever asks again is young again
+            if len(self._globs) >= KNOWN_MAX:
+                self._globs.pop(next(iter(self._globs)))
+            self._globs[principal] = (key, team, now)
         return {name for name in names if _allows(key, name) and _allows(team, name)}
 
     def forget(self, principal: Principal) -> bool:
         """Admission knows no such key: ask again next time. False if it was not remembered, so asking is no use."""
+        self._globs.pop(principal, None)
         return self._known.pop(principal.digest, None) is not None
 
     async def _look_up(self, key: bytes, fingerprint: str) -> Principal:

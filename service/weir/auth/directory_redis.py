@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, WatchError
+from redis.asyncio.cluster import RedisCluster
+from redis.exceptions import RedisError
 
 from weir.auth.keys import FOREIGN_MAX, FOREIGN_MIN, digest, mistyped, new_key, new_key_id
 from weir.auth.records import (
@@ -27,6 +28,13 @@ from weir.auth.records import (
 from weir.core import layout
 from weir.core.errors import StoreUnavailable
 from weir.core.types import Limits
+
+# Makes a record of a name and its values, unless there is one. Returns 1 where it did.
+CREATE = """
+if redis.call('HEXISTS', KEYS[1], 'version') == 1 then return 0 end
+redis.call('HSET', KEYS[1], unpack(ARGV))
+return 1
+"""
 
 
 class NoSuchTeam(LookupError):
@@ -53,12 +61,13 @@ class Directory:
     """Raises Invalid, NoSuchTeam, NoSuchKey and AlreadyThere, each with its sentence; redis-py's errors pass through.
 
     Key records are written before the index that leads to them, and never the other way round: a half-made key is one
-    that does not work yet.
+    that does not work yet. A cluster has team and index in different slots, so that no transaction can hold both; each
+    command here names keys of one slot only, and their order is what counts.
     """
 
     def __init__(
         self,
-        redis: "Redis",
+        redis: "Redis | RedisCluster",
         *,
         pepper: bytes | None = None,
         # Wall time: people and their calendars read it.
@@ -74,19 +83,14 @@ class Directory:
         check_limits(limits)
         record = layout.team(check_team_name(name))
         await self._redis.sadd(layout.TEAMS, name)
-        async with self._redis.pipeline() as step:
-            await step.watch(record)
-            if await step.hexists(record, "version"):
-                raise AlreadyThere(f"There is a team '{name}' already. 'weir teams update {name}' changes it.")
-            # Of a team of this name whose deletion was cut short: its keys must not come back with the name.
-            await self._delete_keys(name)
-            step.multi()  # type: ignore[no-untyped-call]
-            fields = {**limits_to_hash(limits), "created": str(int(self._clock())), "version": "1"}
-            step.hset(record, mapping=_mapping(fields))
-            try:
-                await step.execute()
-            except WatchError:
-                raise AlreadyThere(f"Somebody else has just made a team '{name}'.") from None
+        if await self._redis.hexists(record, "version"):
+            raise AlreadyThere(f"There is a team '{name}' already. 'weir teams update {name}' changes it.")
+        # Of a team of this name whose deletion was cut short: its keys must not come back with the name.
+        await self._delete_keys(name)
+        fields = {**limits_to_hash(limits), "created": str(int(self._clock())), "version": "1"}
+        words = [word for field in fields.items() for word in field]
+        if not await self._redis.eval(CREATE, 1, record, *words):
+            raise AlreadyThere(f"Somebody else has just made a team '{name}'.")
         return await self.team(name)
 
     async def team(self, name: str) -> Team:
@@ -242,10 +246,17 @@ class Directory:
                 await self.update_key(key_id, lambda _: limits, name=name or None)
 
     async def eviction_policy(self) -> str:
-        """Redis' maxmemory-policy where memory is bounded, else "". Raises StoreUnavailable."""
+        """Redis' maxmemory-policy where memory is bounded, else ""; of a cluster, that of a node that may evict.
+
+        Raises StoreUnavailable.
+        """
         with _reached():
-            memory = await self._redis.info("memory")
-        return str(memory.get("maxmemory_policy", "")) if memory.get("maxmemory") else ""
+            if isinstance(self._redis, RedisCluster):
+                nodes = [*(await self._redis.info("memory", target_nodes=RedisCluster.PRIMARIES)).values()]
+            else:
+                nodes = [await self._redis.info("memory")]
+        policies = [str(memory.get("maxmemory_policy", "")) for memory in nodes if memory.get("maxmemory")]
+        return next((policy for policy in policies if policy != "noeviction"), policies[0] if policies else "")
 
     async def empty(self) -> bool:
         """Nobody has a key yet."""

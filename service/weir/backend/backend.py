@@ -56,7 +56,8 @@ class Backend(Protocol):
         Raises:
             UpstreamUnreachable: nobody is there.
             UpstreamTimeout: nobody took the connection within `timeouts.connect` seconds.
-            UpstreamFailed: the connection broke before an answer.
+            UpstreamBroke: the connection ended before a byte of an answer.
+            UpstreamFailed: what came is no answer.
 
         """
         ...

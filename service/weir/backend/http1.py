@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client (RFC 9112) for the one thing that the request path needs: POST, and read as it comes.
+"""A small HTTP/1.1 client (RFC 9112) for the one thing that the request path needs: ask, and read as it comes.
 
 Ours and not a library's, because it is half of the relay: a request through aiohttp costs 105 us, through this 25 (see
 decision 8). httptools, uvicorn's own C parser, reads the answers. No redirects, no cookies, no compression, no retries.
@@ -9,6 +9,7 @@ import ssl
 from collections import deque
 from collections.abc import Awaitable
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import httptools
 
@@ -31,6 +32,12 @@ class Origin(NamedTuple):
     tls: bool
 
 
+def origin_of(url: str) -> Origin:
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    return Origin(parts.hostname or "", parts.port or (443 if tls else 80), tls)
+
+
 class Connection(asyncio.Protocol):
     """One connection, one request at a time."""
 
@@ -46,6 +53,7 @@ class Connection(asyncio.Protocol):
         self._body: deque[bytes] = deque()
         self.transport: asyncio.Transport
         self.idle_since = 0.0
+        self.reused = False
         self._reset()
         self._complete = True
 
@@ -53,6 +61,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: Headers = []
         self.reusable = False
+        self.begun = False  # something of an answer has come, be it HTTP or not
         self._complete = False
         self._framed = False  # the head says where the body ends
         self._head_size = 0
@@ -203,6 +212,7 @@ class Connection(asyncio.Protocol):
 
     def _break(self, why: str) -> None:
         self._error = why
+        self.begun = True
         self.reusable = False
         self.transport.abort()
         self._wake()
@@ -210,6 +220,7 @@ class Connection(asyncio.Protocol):
     # -- what the parser says
 
     def on_message_begin(self) -> None:
+        self.begun = True
         if self._complete:  # a second answer to one request: nobody's
             self.reusable = False
             self.transport.abort()
@@ -274,6 +285,7 @@ class Pool:
         if not (connection.complete and connection.reusable and connection.open):
             connection.abort()
             return
+        connection.reused = True
         now = connection.idle_since = self._loop.time()
         idle = self._idle
         # The oldest lie at the front: whatever is out of date goes here, so that no timer is needed.

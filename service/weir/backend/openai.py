@@ -4,13 +4,14 @@ from types import TracebackType
 from urllib.parse import urlsplit
 
 from weir.backend.backend import BackendResponse, Call, Sink
-from weir.backend.http1 import Broken, Connection, Origin, Pool
+from weir.backend.http1 import Broken, Connection, Origin, Pool, origin_of
 from weir.core.asgi import Headers
-from weir.core.errors import UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
+from weir.core.errors import UpstreamBroke, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
 from weir.core.types import Endpoint
 
 # Shorter than any server keeps an idle connection (uvicorn, and so vLLM: 5 s), or a request may meet a closing one.
 IDLE_SECONDS = 4.0
+HEADS_MAX = 1000  # endpoints times paths: a configuration that is loaded anew leaves old ones behind
 # What of an answer's head is the client's business, beside what only some servers send.
 PASSED_ON = frozenset({b"retry-after", b"retry-after-ms", b"openai-processing-ms", b"openai-version", b"openai-model"})
 
@@ -25,6 +26,8 @@ class OpenAIBackend:
     def send(self, endpoint: Endpoint, call: Call) -> "_Sending":
         known = self._heads.get((endpoint, call.path))
         if known is None:  # kept for each endpoint: two of one address may differ in their key
+            if len(self._heads) >= HEADS_MAX:
+                self._heads.clear()
             known = self._heads[endpoint, call.path] = self._head(endpoint, call.path)
         pool, head = known
         lines = [b"%b: %b\r\n" % header for header in call.headers]
@@ -38,8 +41,7 @@ class OpenAIBackend:
     def _head(self, endpoint: Endpoint, path: str) -> tuple[Pool, bytes]:
         """The part of a request's head that never changes."""
         url = urlsplit(endpoint.url)
-        tls = url.scheme == "https"
-        origin = Origin(url.hostname or "", url.port or (443 if tls else 80), tls)
+        origin = origin_of(endpoint.url)
         pool = self._pools.get(origin)
         if pool is None:
             pool = self._pools[origin] = Pool(origin, idle_seconds=IDLE_SECONDS)
@@ -73,14 +75,19 @@ class _Sending:
             raise UpstreamTimeout("connect", self._connect_seconds) from error
         except OSError as error:
             raise UpstreamUnreachable(reason=_short(error)) from error
+        response: _Response | None = None
         try:
             await connection.request(self._message)
-            return _Response(connection)
+            self._message = b""  # a stream may last for an hour, and a prompt be a megabyte
+            response = _Response(connection)
         except Broken as error:
-            raise UpstreamFailed(reason=_short(error)) from error
+            if connection.begun:
+                raise UpstreamFailed(reason=_short(error)) from error
+            raise UpstreamBroke(reason=_short(error), reused=connection.reused) from error
         finally:
-            if not connection.status:  # left while waiting: the model must not go on
+            if response is None:  # left while waiting, so that the model must not go on; or nothing to pass on
                 connection.abort()
+        return response
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

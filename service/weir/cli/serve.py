@@ -20,7 +20,8 @@ from weir.cli.options import fail
 from weir.cli.sockets import CannotListen, listen
 from weir.cli.where import DEFAULT_URL, settings_or_exit
 from weir.core.types import Limits
-from weir.settings import Settings
+from weir.reload import Source
+from weir.settings import BadSettings, Problem, Settings, load
 from weir.store.connect import connect, printable
 from weir.store.embedded import EmbeddedRedis, NoServer
 
@@ -51,7 +52,8 @@ def start(flags: Start) -> None:
     quick = flags.config is None
     if not quick and (flags.backend or flags.model or flags.upstream):
         raise fail("--backend, --model and --upstream are for starting without a file; put them into 'models:' of it.")
-    settings = settings_or_exit(flags.config, _overrides(flags, quick=quick))
+    overrides = _overrides(flags, quick=quick)
+    settings = settings_or_exit(flags.config, overrides)
     if not settings.models:
         raise fail(f"{flags.config}: there is nothing to serve; add a model under 'models:'.")
     with ExitStack() as stack:
@@ -74,7 +76,21 @@ def start(flags: Start) -> None:
             from weir.cli.workers import serve_many as serve
         else:
             from weir.cli.server import serve_one as serve
-        serve(settings, url, sockets, _greeter(greeting))
+        serve(settings, url, sockets, _greeter(greeting), _source(flags.config, overrides))
+
+
+def _source(config: Path | None, overrides: dict[str, Any]) -> Source | None:
+    """What can change while it runs, read again as it was read now."""
+    if config is None:
+        return None
+
+    def read() -> Settings:
+        settings = load(config, overrides)
+        if not settings.models:
+            raise BadSettings([Problem("models", "there is nothing to serve; add a model")])
+        return settings
+
+    return Source(config, read)
 
 
 def _share_metrics(stack: ExitStack) -> None:

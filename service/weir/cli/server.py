@@ -20,6 +20,7 @@ from weir.core.errors import BadRequest
 from weir.gateway.head import new_request_id
 from weir.gateway.replies import LAST, error_body
 from weir.gateway.wire import EXTENSION, Rest
+from weir.reload import Source
 from weir.settings import Settings
 
 MARGIN_SECONDS = 10.0
@@ -156,10 +157,11 @@ async def run(
     redis_url: str,
     data: socket.socket,
     ops: socket.socket,
-    on_ready: Callable[[], None] = lambda: None,
+    on_ready: Callable[[], None],
+    source: Source | None,
 ) -> None:
     """One process, from start to the last settlement."""
-    async with application(settings, redis_url) as weir:
+    async with application(settings, redis_url, source) as weir:
         servers = [_server(weir.public, settings), _server(weir.ops, settings)]
         serving = [
             asyncio.ensure_future(server.serve(sockets=[sock]))
@@ -209,12 +211,16 @@ def _obey_signals(weir: Application) -> None:
 
 
 def serve_one(
-    settings: Settings, redis_url: str, sockets: Sequence[socket.socket], on_ready: Callable[[], None]
+    settings: Settings,
+    redis_url: str,
+    sockets: Sequence[socket.socket],
+    on_ready: Callable[[], None],
+    source: Source | None = None,
 ) -> None:
-    """One process on uvloop."""
+    """One process on uvloop. `source` is watched for changes."""
     data, ops = sockets
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(run(settings, redis_url, data, ops, on_ready))
+        runner.run(run(settings, redis_url, data, ops, on_ready, source))
 
 
 def _loop_factory() -> Any:

@@ -14,6 +14,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from weir.app import FLUSH_SECONDS
 from weir.cli.server import MARGIN_SECONDS, serve_one
+from weir.reload import Source
 from weir.settings import Settings
 from weir.telemetry.logs import configure, flush
 
@@ -21,8 +22,16 @@ from weir.telemetry.logs import configure, flush
 class Gunicorn(BaseApplication):  # type: ignore[misc]
     """gunicorn configured from our settings; it has no file and no command line of its own here."""
 
-    def __init__(self, settings: Settings, redis_url: str, sockets: Sequence[socket.socket], on_ready: Any) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        redis_url: str,
+        sockets: Sequence[socket.socket],
+        on_ready: Any,
+        source: Source | None,
+    ) -> None:
         self.settings = settings
+        self.source = source
         self.redis_url = redis_url
         self.sockets = sockets
         self.on_ready = on_ready
@@ -78,6 +87,7 @@ class WeirWorker(Worker):  # type: ignore[misc]
             self.app.redis_url,
             [socket.socket(fileno=os.dup(listener.fileno())) for listener in self.sockets],
             self._beat,
+            self.app.source,
         )
 
     def _beat(self) -> None:
@@ -90,7 +100,11 @@ class WeirWorker(Worker):  # type: ignore[misc]
 
 
 def serve_many(
-    settings: Settings, redis_url: str, sockets: Sequence[socket.socket], on_ready: Callable[[], None]
+    settings: Settings,
+    redis_url: str,
+    sockets: Sequence[socket.socket],
+    on_ready: Callable[[], None],
+    source: Source | None = None,
 ) -> None:
     """Several processes under gunicorn, which restarts those that die; runs until all have drained."""
-    Arbiter(Gunicorn(settings, redis_url, sockets, on_ready)).run()
+    Arbiter(Gunicorn(settings, redis_url, sockets, on_ready, source)).run()

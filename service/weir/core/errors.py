@@ -218,6 +218,26 @@ class UpstreamFailed(UpstreamTrouble):
     message = "The model's server gave an answer that cannot be passed on."
 
 
+class UpstreamBroke(UpstreamFailed):
+    """The connection ended before a byte of the answer. `reused` says that it had served before: most likely it was
+    closed as idle in the moment in which it was used, and nobody has read the request.
+    """
+
+    message = "The model's server closed the connection before it answered."
+
+    def __init__(self, *, reason: str, reused: bool = False) -> None:
+        super().__init__(reason=reason)
+        self.reused = reused
+
+
+class EndpointsFull(UpstreamTrouble):
+    """Every endpoint that is well has as many requests as it may have."""
+
+    status, type, code = 503, "server_error", "overloaded"
+    outcome = "refused_overload"
+    message = "The model's servers have as much to do as they may have. Send the request again a little later."
+
+
 class UpstreamBusy(UpstreamTrouble):
     status, type, code = 503, "upstream_error", "upstream_overloaded"
     outcome = "upstream_error"
@@ -240,6 +260,7 @@ class UpstreamTimeout(UpstreamTrouble):
         super().__init__(
             f"The model's server {what} within {seconds:g} seconds (timeout phase: {phase}).", reason=phase
         )
+        self.phase = phase
 
 
 # -- this side -------------------------------------------------------------------------------------------------------

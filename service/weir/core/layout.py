@@ -5,6 +5,7 @@ All that one decision needs shares the hash tag `{team}`, so that one script can
     weir:teams                          set of team names
     weir:idx:<digest>                   "<team> <key id>": whose a digest is, for ever
     weir:kid:<key id>                   the team of a key
+    weir:replicas                       sorted set: process -> its last sign of life
     weir:{<team>}:team                  hash: limits, version, created      (budgets will be further fields)
     weir:{<team>}:keys                  set of key ids
     weir:{<team>}:key:<id>              hash: digest, expires, old_digest, old_until, state, limits, used ...
@@ -16,6 +17,7 @@ All that one decision needs shares the hash tag `{team}`, so that one script can
 """
 
 TEAMS = "weir:teams"
+REPLICAS = "weir:replicas"
 
 
 def index(digest: str) -> str:

@@ -60,6 +60,29 @@ class Timeouts:
     total: float = 3600.0
 
 
+class HealthCheck(NamedTuple):
+    """A look at an endpoint every `interval` seconds: GET `path`, counted from the server's root, must give a 2xx."""
+
+    path: str = "/health"
+    interval: float = 5.0
+    timeout: float = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Standing:
+    """How an endpoint has done lately; written by `routing/health.py` alone. Counts are of what came in a row."""
+
+    failures: int = 0
+    unreached: int = 0  # of those that asked it, who found nobody there
+    unwell: int = 0  # failed health checks
+    gone: bool = False  # ejected because nobody is there, and not for its answers, which a client may provoke
+    probing: bool = False  # the one request that may see whether it is back is under way
+    out_since: float = 0.0
+    out_until: float = 0.0  # infinite: until a health check succeeds
+    back_since: float = 0.0
+    ejections: int = 0  # without a long good time in between
+
+
 @dataclass(slots=True, eq=False)
 class Endpoint:
     """One upstream address of a model. `in_flight` is the number of requests that this process has there now."""
@@ -68,6 +91,11 @@ class Endpoint:
     weight: float = 1.0
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # holds the upstream's key: never printed
     in_flight: int = 0
+    model: str = ""  # whose address it is, for logs and metrics
+    max_in_flight: int | None = None
+    health: HealthCheck | None = None
+    ejected: bool = False
+    standing: Standing = field(default_factory=Standing, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +112,8 @@ class Route:
     max_tokens_field: str = "max_tokens"
     owned_by: str = "weir"
     aliases: tuple[str, ...] = ()
+    retries: int = 2  # before the first byte only, each at another endpoint if there is one
+    fallbacks: tuple[str, ...] = ()  # models to try where all of its endpoints failed; theirs do not count
     places: int | None = None  # how many requests its endpoints take together, None if as many as come
     early_headers: bool = False
 

@@ -12,13 +12,13 @@ from weir.backend import Call
 from weir.core.asgi import Receive, Scope, Send
 from weir.core.errors import ClientGone, GatewayError, InternalError, LimitExceeded, Unauthenticated
 from weir.core.exchange import Exchange
-from weir.core.types import Ask, Route, Window
+from weir.core.types import Ask, Endpoint, Route, Window
 from weir.gateway.clients import Clients
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.drain import Drain
 from weir.gateway.head import Head, read_head, request_id
 from weir.gateway.relay import relay
-from weir.gateway.replies import Reply, limit_headers
+from weir.gateway.replies import DEGRADED, Reply, limit_headers
 from weir.gateway.request import CompletionRequest, Operation, outgoing, read_body, read_request
 from weir.gateway.turnstile import Turnstile
 from weir.gateway.watch import FIRST_BYTE, Watches
@@ -86,17 +86,16 @@ class Completions:
         charge = partial(self._charge, exchange, request, meter)
         async with rooms.admission.reserve(principal, ask, charge) as grant:  # 401, 404, 429
             meter.most_output = grant.output_tokens * request.choices
-            call = self._call(request, route, grant, head, exchange)
-            reply.limits = limit_headers(grant.windows)
+            exchange.reserved_tokens, exchange.shadow_refusals = grant.tokens, grant.shadow_refusals
+            call_for = partial(self._call, request, grant, head, exchange)
+            reply.limits = [*limit_headers(grant.windows), DEGRADED] if grant.degraded else limit_headers(grant.windows)
             with rooms.watches.answer(wire, route.timeouts) as watch:  # 499, 504
                 async with rooms.turnstile.place(principal.team, route.model, route.places, grant.tokens):  # 503
                     exchange.queued = watch.turn(FIRST_BYTE)
                     if route.early_headers and request.streaming:
                         watch.ping = reply.begin_early
-                    meter.sent()
-                    exchange.sent = perf_counter()
-                    sending = rooms.dispatch.send(route, call)
-                    exchange.endpoint = sending.endpoint.url
+                    on_attempt = partial(self._attempt, exchange, meter)
+                    sending = rooms.dispatch.send(route, call_for, watch, on_attempt)
                     async with sending as response:  # 502, 503, 504
                         await relay(response, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
 
@@ -106,9 +105,14 @@ class Completions:
         exchange.estimated_input = prompt
         return Ask(route.model, request.model, prompt, request.output_tokens, request.choices, route.default_max_tokens)
 
-    def _call(self, request: CompletionRequest, route: Route, grant: Grant, head: Head, exchange: Exchange) -> Call:
-        """The request as it goes upstream: built, never copied."""
-        exchange.reserved_tokens, exchange.shadow_refusals = grant.tokens, grant.shadow_refusals
+    def _attempt(self, exchange: Exchange, meter: Meter, endpoint: Endpoint, _: Route) -> None:
+        """It goes to this endpoint now. What other endpoints did with our time is not our overhead."""
+        meter.sent()
+        exchange.endpoint = endpoint.url
+        exchange.sent = exchange.sent or perf_counter()
+
+    def _call(self, request: CompletionRequest, grant: Grant, head: Head, exchange: Exchange, route: Route) -> Call:
+        """The request as it goes upstream: built, never copied. `route` may be a fallback's."""
         cap = grant.output_tokens if request.output_tokens is None and (grant.bounded or route.always_cap) else None
         headers = [
             (b"accept", b"text/event-stream" if request.streaming else b"application/json"),

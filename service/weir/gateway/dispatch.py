@@ -1,47 +1,401 @@
-"""Sends a request to one of its model's endpoints."""
+"""Sends a request to one of its model's endpoints; to another one, or to a fallback, where that did not do it.
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+Only before the first byte of an answer, and only where nobody can be working on it: nobody was there, the connection
+broke before a byte of an answer, or the server itself refused (429, 502, 503). A model that is silent may be thinking,
+and whoever asks another one then pays twice.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from random import random
 from types import TracebackType
+from typing import NamedTuple, Protocol
 
 from weir.backend import Backend, BackendResponse, Call
-from weir.core.types import Endpoint, Route
-from weir.routing import choose
+from weir.core.asgi import Headers
+from weir.core.errors import (
+    EndpointsFull,
+    GatewayError,
+    UpstreamBroke,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UpstreamTrouble,
+    UpstreamUnreachable,
+)
+from weir.core.types import Endpoint, Route, Timeouts
+from weir.routing import CAP, Health, Note, RetryBudget, Trial, backoff, choose, unheard
+
+# Reading a refusal to its end saves the connection; a server that needs longer for it than this does not get it.
+DRAIN_SECONDS, DRAIN_MAX = 0.05, 64 * 1024
+
+
+OnAttempt = Callable[[Endpoint, Route], None]
+
+
+class Patience(Protocol):
+    """Who looks after the request meanwhile: `Watch`."""
+
+    @property
+    def found(self) -> GatewayError | None:
+        """What the request is being ended for, if it is."""
+
+    def again(self, timeouts: Timeouts) -> None:
+        """The time to the first byte begins anew, by these timeouts; the total goes on."""
 
 
 class Dispatch:
-    """Knows the backends by the name of their kind, and counts what is in flight where."""
+    """Knows the backends by the name of their kind, and counts what is in flight where.
 
-    __slots__ = ("_backends",)
+    `find` gives the route of a fallback's name. `note` hears of each retry, fallback, ejection and restoration.
+    """
 
-    def __init__(self, backends: Mapping[str, Backend]) -> None:
-        self._backends = backends
+    def __init__(
+        self,
+        backends: Mapping[str, Backend],
+        find: Callable[[str], Route | None] = lambda _: None,
+        *,
+        health: Health | None = None,
+        note: Note = unheard,
+        clock: Callable[[], float] | None = None,
+        rand: Callable[[], float] = random,
+    ) -> None:
+        self.backends = backends
+        self.find = find
+        self.clock = clock or asyncio.get_running_loop().time
+        self.health = health or Health(self.clock, note, rand)
+        self.note = note
+        self.rand = rand
+        self._budgets: dict[str, RetryBudget] = {}
 
-    def send(self, route: Route, call: Call) -> "Dispatched":
-        """Enter the result for the answer's beginning; raises what `Backend.send` raises."""
-        endpoint = choose(route.endpoints)
-        return Dispatched(endpoint, self._backends[route.backend].send(endpoint, call))
+    def send(
+        self,
+        route: Route,
+        call_for: Callable[[Route], Call],
+        patience: Patience,
+        on_attempt: OnAttempt,
+    ) -> "Dispatched":
+        """Enter the result for the answer's beginning; raises what `Backend.send` raises, and `EndpointsFull`.
+
+        `call_for` builds the request for a route, once for each; `on_attempt` is told before each attempt.
+        """
+        return Dispatched(self, route, call_for, patience, on_attempt)
+
+    def budget(self, route: Route) -> RetryBudget:
+        known = self._budgets.get(route.model)
+        if known is None:
+            known = self._budgets[route.model] = RetryBudget(self.clock())
+        return known
+
+
+class Trouble(NamedTuple):
+    """What came of an attempt that came to nothing, in a `word`."""
+
+    word: str
+    counts: bool = False  # against the endpoint
+    unreached: bool = False
+    elsewhere: bool = False  # another endpoint may be asked
+    again: bool = False  # and where there is only this one, this
+
+
+UNREACHABLE = Trouble("unreachable", counts=True, unreached=True, elsewhere=True, again=True)
+CONNECT_TIMEOUT = Trouble("connect timeout", counts=True, unreached=True, elsewhere=True, again=True)
+BROKE = Trouble("broke", counts=True, elsewhere=True)
+CLOSED_AS_IDLE = Trouble("broke", counts=True, elsewhere=True, again=True)
+NO_ANSWER = Trouble("no answer", counts=True)
+REFUSALS = {  # the server says that it did not do it
+    429: Trouble("429", elsewhere=True),
+    502: Trouble("502", counts=True, elsewhere=True),
+    503: Trouble("503", counts=True, elsewhere=True, again=True),
+}
+
+
+class _Step(NamedTuple):
+    """What to do next. The place at the endpoint is taken from the moment in which it was chosen."""
+
+    route: Route
+    endpoint: Endpoint
+    trial: Trial | None
+    pause: float
 
 
 class Dispatched:
-    """One request at one endpoint, counted there until its last byte."""
+    """One request, counted at one endpoint at a time until its last byte.
 
-    __slots__ = ("_sending", "endpoint")
+    `endpoint` and `route` are those of the last attempt. `attempts` are the URLs that it was sent to, each with what
+    came of it: "ok", a status, or a word for what went wrong.
+    """
 
-    def __init__(self, endpoint: Endpoint, sending: AbstractAsyncContextManager[BackendResponse]) -> None:
-        self.endpoint = endpoint
-        self._sending = sending
+    __slots__ = (
+        "_asked",
+        "_been",
+        "_call",
+        "_call_for",
+        "_dispatch",
+        "_fallbacks",
+        "_judged",
+        "_on_attempt",
+        "_patience",
+        "_retried",
+        "_sending",
+        "_since",
+        "_status",
+        "_trial",
+        "_tried",
+        "attempts",
+        "endpoint",
+        "route",
+    )
+
+    endpoint: Endpoint
+    _sending: AbstractAsyncContextManager[BackendResponse]
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        route: Route,
+        call_for: Callable[[Route], Call],
+        patience: Patience,
+        on_attempt: OnAttempt,
+    ) -> None:
+        self._dispatch = dispatch
+        self._call_for = call_for
+        self._patience = patience
+        self._on_attempt = on_attempt
+        self.route = self._asked = route
+        self.attempts: list[tuple[str, str]] = []
+        self._fallbacks = route.fallbacks
+        self._been: tuple[str, ...] = (route.model,)
+        self._call: Call | None = None
+        self._trial: Trial | None = None
+        self._judged = False  # the endpoint has been told what its answer was worth
+        self._status = 0
+        self._since = dispatch.clock()
+        self._retried = 0
+        self._tried: tuple[Endpoint, ...] = ()
 
     async def __aenter__(self) -> BackendResponse:
-        self.endpoint.in_flight += 1
-        try:
-            return await self._sending.__aenter__()
-        except BaseException:
-            self.endpoint.in_flight -= 1
-            raise
+        endpoint = self._place()
+        if endpoint is not None:
+            self._begin(self.route, endpoint, None)
+        else:
+            await self._move_on(self._first(), None)
+        while True:
+            refusal: BackendResponse | None = None
+            step: _Step | None
+            try:
+                response = await self._sending.__aenter__()
+            except BaseException as error:
+                step = self._unanswered(error)
+                if step is None:
+                    raise
+            else:
+                step = self._answered(response)
+                if step is None:
+                    self._call = None  # a stream may last for an hour
+                    return response
+                refusal = response
+            await self._move_on(step, refusal)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.endpoint.in_flight -= 1
+        endpoint = self.endpoint
+        endpoint.in_flight -= 1
+        if not self._judged and (error is not None or endpoint.standing.failures):
+            self._ended(error)
         await self._sending.__aexit__(kind, error, trace)
+
+    # -- where to
+
+    def _place(self) -> Endpoint | None:
+        """A place at an endpoint that is well: nearly always. None where more thought is needed."""
+        dispatch, route = self._dispatch, self.route
+        dispatch.budget(route).requests += 1
+        fit = dispatch.health.fit(route.endpoints)
+        if fit is not route.endpoints:
+            return None
+        endpoint = choose(fit, dispatch.rand)
+        endpoint.in_flight += 1
+        return endpoint
+
+    def _first(self) -> _Step:
+        dispatch, route = self._dispatch, self.route
+        fit = dispatch.health.fit(route.endpoints, last_resort=not self._fallbacks)
+        if not fit and all(endpoint.ejected for endpoint in route.endpoints):
+            step = self._fall_back("ejected")
+            if step is not None:
+                return step
+            fit = dispatch.health.fit(route.endpoints)
+        if not fit:
+            raise EndpointsFull(retry_after=1.0)
+        return self._take(route, choose(fit, dispatch.rand))
+
+    def _next(self, trouble: Trouble, wait: float | None = None) -> _Step | None:
+        """Another endpoint, or this one again, or a fallback; None where it ends here. `wait` is what it asked for."""
+        if not trouble.elsewhere:
+            return None
+        dispatch, route, failed = self._dispatch, self.route, self.endpoint
+        self._tried += (failed,)
+        if self._retried < route.retries:
+            pause = backoff(self._retried, dispatch.rand)
+            last_resort = not self._fallbacks
+            fit = dispatch.health.fit(route.endpoints, self._tried, last_resort=last_resort)
+            if trouble.again and len(route.endpoints) == 1 and (wait is None or wait <= CAP):
+                fit = dispatch.health.fit(route.endpoints, last_resort=last_resort)
+                pause = max(pause, wait or 0.0)
+            now = dispatch.clock()
+            if fit and now + pause < self._since + route.timeouts.total and dispatch.budget(route).take(now):
+                self._retried += 1
+                step = self._take(route, choose(fit, dispatch.rand), pause)
+                dispatch.note(
+                    "retry",
+                    {"model": route.model, "endpoint": failed.url, "to": step.endpoint.url, "why": trouble.word},
+                )
+                return step
+        return self._fall_back(trouble.word)
+
+    def _fall_back(self, why: str) -> _Step | None:
+        """The next fallback that has room; it is no retry, and needs no budget: each request comes there but once."""
+        dispatch, asked = self._dispatch, self._asked
+        while self._fallbacks:
+            name, self._fallbacks = self._fallbacks[0], self._fallbacks[1:]
+            route = dispatch.find(name)
+            if route is None or route.model in self._been:
+                continue
+            self._been = (*self._been, route.model)
+            fit = dispatch.health.fit(route.endpoints, last_resort=not self._fallbacks)
+            if fit:
+                self._retried, self._tried = 0, ()
+                dispatch.budget(route).requests += 1
+                dispatch.note("fallback", {"model": asked.model, "to": route.model, "why": why})
+                return self._take(route, choose(fit, dispatch.rand))
+        return None
+
+    def _take(self, route: Route, endpoint: Endpoint, pause: float = 0.0) -> _Step:
+        endpoint.in_flight += 1
+        return _Step(route, endpoint, self._dispatch.health.begin(endpoint) if endpoint.ejected else None, pause)
+
+    def _give_back(self, endpoint: Endpoint, trial: Trial | None) -> None:
+        endpoint.in_flight -= 1
+        self._dispatch.health.undecided(endpoint, trial)
+
+    # -- on the way
+
+    def _begin(self, route: Route, endpoint: Endpoint, trial: Trial | None) -> None:
+        try:
+            call = self._call
+            if call is None or route is not self.route:
+                call = self._call = self._call_for(route)
+            self.route, self.endpoint, self._trial = route, endpoint, trial
+            self._judged = False
+            self._on_attempt(endpoint, route)
+            self._sending = self._dispatch.backends[route.backend].send(endpoint, call)
+        except BaseException:
+            self._give_back(endpoint, trial)
+            raise
+
+    async def _move_on(self, step: _Step, refusal: BackendResponse | None) -> None:
+        """Leave the refusal, wait, and begin the next attempt."""
+        try:
+            if refusal is not None:
+                await self._leave(refusal)
+            if step.pause:
+                self._patience.again(self.route.timeouts)
+                await asyncio.sleep(step.pause)
+            self._patience.again(step.route.timeouts)
+        except BaseException:
+            self._give_back(step.endpoint, step.trial)
+            raise
+        self._begin(step.route, step.endpoint, step.trial)
+
+    async def _leave(self, refusal: BackendResponse) -> None:
+        try:
+            with suppress(UpstreamTrouble, TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    size = 0
+                    while size < DRAIN_MAX and (chunk := await refusal.read()):
+                        size += len(chunk)
+        finally:
+            await self._sending.__aexit__(None, None, None)
+
+    # -- what came of it
+
+    def _answered(self, response: BackendResponse) -> _Step | None:
+        """An answer has begun: None if that is the one."""
+        endpoint, status = self.endpoint, response.status
+        self._status = status
+        if status == 200 and self._trial is None and not endpoint.standing.unreached:
+            self.attempts.append((endpoint.url, "ok"))
+            return None
+        health, trial = self._dispatch.health, self._trial
+        self._trial = None
+        if status < 500:
+            health.answered(endpoint, trial)
+        else:
+            self._judged = True
+            health.failed(endpoint, str(status), trial)
+        self.attempts.append((endpoint.url, "ok" if status == 200 else str(status)))
+        if status not in REFUSALS:
+            return None
+        # Its place is free: who refuses has nothing to do for us. Where nobody else is there, the refusal needs it.
+        endpoint.in_flight -= 1
+        step = self._next(REFUSALS[status], retry_after(response.headers))
+        if step is None:
+            endpoint.in_flight += 1
+        return step
+
+    def _unanswered(self, error: BaseException) -> _Step | None:
+        """No answer has begun. None if it is to be raised."""
+        endpoint, health, trial = self.endpoint, self._dispatch.health, self._trial
+        endpoint.in_flight -= 1
+        trouble = trouble_of(error, self._patience.found)
+        self.attempts.append((endpoint.url, trouble.word))
+        if trouble.counts:
+            health.failed(endpoint, trouble.word, trial, unreached=trouble.unreached)
+        else:
+            health.undecided(endpoint, trial)
+        return self._next(trouble)
+
+    def _ended(self, error: BaseException | None) -> None:
+        """An answer that had begun is over, well or not."""
+        endpoint, health = self.endpoint, self._dispatch.health
+        if error is None:
+            health.completed(endpoint)
+        elif self._status == 200:  # what else it says was understood: a refusal of our key is configuration
+            trouble = trouble_of(error, self._patience.found)
+            self.attempts[-1] = (endpoint.url, trouble.word)
+            if trouble.counts:
+                health.failed(endpoint, trouble.word)
+
+
+def trouble_of(error: BaseException, found: GatewayError | None) -> Trouble:
+    """`found` is why the request is being ended, where that is what `error` comes from."""
+    if isinstance(error, asyncio.CancelledError) and found is not None:
+        error = found
+    match error:
+        case UpstreamUnreachable():
+            return UNREACHABLE
+        case UpstreamTimeout(phase="connect"):
+            return CONNECT_TIMEOUT
+        case UpstreamTimeout():
+            # The total is the caller's patience with a model that goes on answering.
+            return Trouble(f"{error.phase} timeout", counts=error.phase != "total")
+        case UpstreamBroke():
+            return CLOSED_AS_IDLE if error.reused else BROKE
+        case UpstreamFailed():
+            return NO_ANSWER
+        case GatewayError():
+            return Trouble(error.outcome)
+        case _:
+            return Trouble("killed" if isinstance(error, asyncio.CancelledError) else "internal_error")
+
+
+def retry_after(headers: Headers) -> float | None:
+    """How many seconds an upstream asks us to stay away; None where it gives none, or a date."""
+    given = dict(headers)
+    for name, unit in ((b"retry-after-ms", 1000.0), (b"retry-after", 1.0)):
+        value = given.get(name, b"")
+        if value.replace(b".", b"", 1).isdigit():
+            return float(value) / unit
+    return None

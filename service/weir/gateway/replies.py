@@ -18,6 +18,7 @@ JSON = (b"content-type", b"application/json")
 EVENTS = b"text/event-stream"
 LAST = (b"connection", b"close")
 STREAM_HEADERS: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+DEGRADED = (b"x-weir-degraded", b"1")  # Redis is away: this process alone decided
 FAREWELL_SECONDS = 5.0
 PING = b": ping\n\n"
 

@@ -86,6 +86,16 @@ class Watch:
         self.waiting_for = waiting_for
         return self.since - before
 
+    def again(self, timeouts: Timeouts) -> None:
+        """Another attempt, perhaps at another model: its own time to the first byte. The total goes on."""
+        self._timeouts = timeouts
+        self.turn(FIRST_BYTE)
+
+    @property
+    def found(self) -> GatewayError | None:
+        """What the request is being ended for, if it is."""
+        return self._error
+
     def end(self, error: GatewayError) -> None:
         """End the request with this error, from outside; the first one counts."""
         if self._error is None:

@@ -1,6 +1,6 @@
 """Which endpoint: the less loaded of two random ones.
 
-"The power of two choices" (Mitzenmacher, 2001): nearly as even as looking at all of them, and replicas that decide
+Among those that are fit (see `health.py`). "The power of two choices" (Mitzenmacher, 2001): nearly as even as looking at all of them, and replicas that decide
 apart do not all run to the same one.
 """
 
@@ -15,7 +15,10 @@ def choose(endpoints: Sequence[Endpoint], rand: Callable[[], float] = random) ->
     if len(endpoints) == 1:
         return endpoints[0]
     first = _draw(endpoints, rand())
-    second = _draw([e for e in endpoints if e is not first], rand())
+    others = [endpoint for endpoint in endpoints if endpoint is not first]
+    if not others:  # one that stands there twice
+        return first
+    second = _draw(others, rand())
     return first if _load(first) <= _load(second) else second
 
 

@@ -34,6 +34,10 @@ class RouteTable:
             raise ModelNotFound(param="model", reason="not configured")
         return route
 
+    def find(self, name: str) -> Route | None:
+        """The route of a model or alias, whoever asks: for fallbacks, which the configuration names."""
+        return self._by_name.get(name)
+
     def names(self) -> Iterator[tuple[str, Route]]:
         """Every name that can be asked for, aliases too."""
         return iter(self._by_name.items())

@@ -1,17 +1,21 @@
 """Redis without waiting in line: what one turn of the event loop asks goes out as one pipeline, on one connection.
 
 redis-py makes, authenticates and tears down the connection; replies come back in order. Hard deadlines,
-a bounded queue, and while the server is away an answer at once instead of a queue that grows.
+a bounded queue, and while the server is away an answer at once instead of a queue that grows. A server that answers and
+cannot serve us (a replica, one that is loading, one that forbids what we need) is as away as one that is gone.
 """
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import hiredis
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import AskError, AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from weir.core.commands import CommandRefused, Word
 from weir.core.errors import StoreUnavailable
@@ -21,10 +25,38 @@ PENDING_MAX = 20_000
 SECOND_LOOK_SECONDS = 0.02
 HANG_SECONDS = 1.0  # without any reply; then the connection is taken for dead
 PAUSE_FIRST, PAUSE_MAX = 0.1, 2.0  # seconds between attempts to connect
+STEADY_SECONDS = 10.0  # a server that refuses us sooner than that is asked again after ever longer pauses
+
+# Kinds of error replies that are not about the command: this server serves nobody now, or not us.
+FORBIDDEN = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
+CANNOT_SERVE = FORBIDDEN | {
+    *("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED", "BUSY"),
+}
+# Asked of each new connection: is this a master, does it write, may we run scripts? Nothing of it leaves a trace.
+PROBE = (("ROLE",), ("DEL", "weir:probe"), ("EVALSHA", "0" * 40, 1, "weir:probe"))
+ASKING: bytes = hiredis.pack_command(("ASKING",))
+
+
+class CannotServe(Exception):
+    """The server answers, and what it says is that it cannot serve us."""
+
+
+class Waiting(NamedTuple):
+    """A command on its way. `hops`: how often it was sent elsewhere; `asking`: it follows an ASK of a cluster."""
+
+    future: asyncio.Future[Any]
+    since: float
+    packed: bytes
+    hops: int = 0
+    asking: bool = False
 
 
 class Batcher:
-    """See `Commands`. `on_change` hears of every change of state, once: (up, why)."""
+    """See `Commands`. `on_change` hears of every change of state, once: (up, why).
+
+    `owns`: closing it closes the client too. `elsewhere` is for the nodes of a cluster: it is shown every error reply
+    first, and returns True where it has taken the command over.
+    """
 
     def __init__(
         self,
@@ -32,18 +64,31 @@ class Batcher:
         *,
         command_seconds: float = COMMAND_SECONDS,
         on_change: Callable[[bool, str], None] = lambda _up, _why: None,
+        owns: bool = False,
+        elsewhere: Callable[[str, Waiting], bool] | None = None,
     ) -> None:
         self._client = client
         self._deadline = command_seconds
         self._on_change = on_change
+        self._owns = owns
+        self._elsewhere = elsewhere
         self._loop = asyncio.get_running_loop()
-        self._outbox: list[tuple[bytes, asyncio.Future[Any], float]] = []  # packed; the float: asked when
-        self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        pool = client.connection_pool
+        connect_seconds = pool.connection_kwargs.get("socket_connect_timeout") or CONNECT_SECONDS
+        self._connecting = connect_seconds + command_seconds
+        if isinstance(pool, SentinelConnectionPool):
+            self._connecting += connect_seconds  # they are asked first
+        self._user = pool.connection_kwargs.get("username") or "default"
+        self._outbox: list[Waiting] = []
+        self._waiting: deque[Waiting] = deque()
+        self._nobody = self._loop.create_future()  # waits for replies that are for nobody
+        self._nobody.set_result(None)
         self._scheduled = False
         self._transport: asyncio.WriteTransport | None = None
         self._up: bool | None = None  # None: not tried yet
+        self._why = ""
         self._late = False
-        self._heard = 0.0  # when the last reply came
+        self._heard = 0.0  # when the last reply came, or the first question after it was asked
         self._watchdog: asyncio.TimerHandle | None = None
         self._broken: asyncio.Future[None] | None = None
         self._task = self._loop.create_task(self._run(), name="weir redis")
@@ -52,18 +97,34 @@ class Batcher:
     def up(self) -> bool:
         return self._up is True
 
+    @property
+    def why(self) -> str:
+        """Why it is not up, as of the last attempt."""
+        return self._why
+
+    @property
+    def tried(self) -> bool:
+        """`up` means something: the first attempt to connect is over."""
+        return self._up is not None
+
     def call(self, *words: Word) -> asyncio.Future[Any]:
         future = self._loop.create_future()
+        # A named tuple by its fields' names costs three times as much.
+        self.take_over(_new_tuple(Waiting, (future, self._loop.time(), _pack(words), 0, False)))
+        return future
+
+    def take_over(self, waiting: Waiting) -> None:
+        """Send a command that may have been elsewhere before; its future hears how it went."""
         if self._up is False or len(self._waiting) + len(self._outbox) >= PENDING_MAX:
-            future.set_exception(StoreUnavailable(reason="redis is away", retry_after=1.0))
-            return future
-        self._outbox.append((_pack(words), future, self._loop.time()))
+            if not waiting.future.done():
+                waiting.future.set_exception(StoreUnavailable(reason=f"redis is away: {self._why}", retry_after=1.0))
+            return
+        self._outbox.append(waiting)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._flush)
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(self._patience(), self._bark)
-        return future
 
     async def close(self) -> None:
         self._task.cancel()
@@ -71,31 +132,41 @@ class Batcher:
         if self._watchdog:
             self._watchdog.cancel()
         self._fail_all("closing")
-        self._up = False
+        self._up, self._why = False, "closing"
+        if self._owns:
+            await self._client.aclose()
 
     # -- one connection after another
 
     async def _run(self) -> None:
         pause = PAUSE_FIRST
         while True:
-            connection = None
+            connection = transport = None
+            since: float | None = None
             try:
                 pool = self._client.connection_pool
-                async with asyncio.timeout(CONNECT_SECONDS + self._deadline):
+                async with asyncio.timeout(self._connecting):
                     connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-                pause = PAUSE_FIRST
+                    await self._probe(connection)
+                since = self._loop.time()
                 self._broken = self._loop.create_future()
                 # redis-py has connected, spoken TLS and authenticated; from here the bytes are ours. Through its own
                 # reader and writer, which are coroutines, a command costs 15 us more.
-                self._transport = connection._writer.transport  # noqa: SLF001 - there is no public way to it
-                self._transport.set_protocol(_Replies(self._answered, self._broken))
+                transport = self._transport = connection._writer.transport  # noqa: SLF001 - there is no public way
+                transport.set_protocol(_Replies(self._answered, self._broken))
                 self._change(up=True, why="")
                 self._flush()
                 await self._broken
-            except (RedisError, OSError, TimeoutError) as error:
+            except (RedisError, OSError, TimeoutError, CannotServe) as error:
                 self._transport = None
-                self._fail_all(str(error) or type(error).__name__)
-                self._change(up=False, why=str(error) or type(error).__name__)
+                if transport is not None:
+                    transport.abort()  # what is still to be written will be read by nobody
+                why = self._reason(error)
+                self._fail_all(why)
+                self._change(up=False, why=why)
+                refused = isinstance(error, CannotServe)
+                if since is not None and not (refused and self._loop.time() - since < STEADY_SECONDS):
+                    pause = PAUSE_FIRST
             finally:
                 self._transport = None
                 if connection is not None:
@@ -104,28 +175,74 @@ class Batcher:
             await asyncio.sleep(pause)
             pause = min(pause * 2, PAUSE_MAX)
 
+    async def _probe(self, connection: AbstractConnection) -> None:
+        """Raises CannotServe, or redis-py's error that says why not."""
+        await connection.send_packed_command(connection.pack_commands(PROBE))
+        for words in PROBE:
+            try:
+                reply = await connection.read_response()
+            except NoScriptError:
+                continue  # so we may run scripts
+            except AskError as error:  # which MOVED is too
+                if self._elsewhere is None:
+                    raise CannotServe("this is a node of a cluster: its URL begins with redis+cluster://") from error
+            except (ResponseError, AuthenticationError) as error:
+                kind = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+                if kind == "TRYAGAIN" or (kind == "CLUSTERDOWN" and NOT_SERVED in str(error)):
+                    continue  # about one slot, not about this node
+                if words[0] == "ROLE" and kind in {"ERR", "NOPERM"}:
+                    continue  # a proxy, or a user that may not ask: whether it writes will be seen
+                raise
+            else:
+                if words[0] == "ROLE" and isinstance(reply, list) and reply and reply[0] != b"master":
+                    raise CannotServe("READONLY this server is a replica")
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, (AuthenticationError, NoPermissionError)):
+            return f"redis refuses user '{self._user}': {error}"
+        if isinstance(error, TimeoutError) and not str(error):
+            return f"no connection within {self._connecting:g} s"
+        return str(error) or type(error).__name__
+
     def _flush(self) -> None:
         """What this turn of the loop has asked, as one write."""
         self._scheduled = False
         if self._transport is None:
             return  # it goes out as soon as there is a connection
+        if not self._waiting:
+            self._heard = self._loop.time()  # silence begins with the question
         batch, self._outbox = self._outbox, []
         going = []
-        for packed, future, since in batch:
-            if not future.done():
-                going.append(packed)
-                self._waiting.append((future, since))
+        for waiting in batch:
+            if not waiting.future.done():
+                if waiting.asking:
+                    going.append(ASKING)
+                    self._waiting.append(waiting._replace(future=self._nobody))
+                going.append(waiting.packed)
+                self._waiting.append(waiting)
         self._transport.write(b"".join(going))
 
     def _answered(self, reply: Any) -> None:
-        future, _ = self._waiting.popleft()
+        waiting = self._waiting.popleft()
         self._heard = self._loop.time()
-        if future.done():
-            return
         if isinstance(reply, hiredis.ReplyError):
-            future.set_exception(CommandRefused(str(reply)))
-        else:
-            future.set_result(reply)
+            self._refused(str(reply), waiting)
+        elif not waiting.future.done():
+            waiting.future.set_result(reply)
+
+    def _refused(self, text: str, waiting: Waiting) -> None:
+        if self._elsewhere is not None and self._elsewhere(text, waiting):
+            return
+        error: Exception = CommandRefused(text)
+        if (kind := kind_of(text)) in CANNOT_SERVE:
+            why = f"redis refuses user '{self._user}': {text}" if kind in FORBIDDEN else text
+            error = StoreUnavailable(reason=why, retry_after=1.0)
+            if self._broken is not None and not self._broken.done():
+                self._broken.set_exception(CannotServe(why))
+            self._transport = None  # nothing more goes there
+            self._change(up=False, why=why)
+        if not waiting.future.done():
+            waiting.future.set_exception(error)
 
     # -- deadlines
 
@@ -138,14 +255,14 @@ class Batcher:
         A server that stalled for a moment will answer, and tearing the connection down costs everybody.
         """
         self._watchdog = None
-        asked = [*self._waiting, *((future, since) for _, future, since in self._outbox)]
-        waiting = [(future, since) for future, since in asked if not future.done()]
+        asked = [*self._waiting, *self._outbox]
+        waiting = [one for one in asked if not one.future.done()]
         if not asked:
             self._late = False
             return
         now = self._loop.time()
-        left = waiting[0][1] + self._patience() - now if waiting else SECOND_LOOK_SECONDS
-        silent = now - max(self._waiting[0][1], self._heard) if self._waiting else 0.0
+        left = waiting[0].since + self._patience() - now if waiting else SECOND_LOOK_SECONDS
+        silent = now - self._heard if self._waiting else 0.0
         if silent > HANG_SECONDS and self._broken and not self._broken.done():
             self._broken.set_exception(TimeoutError(f"no reply within {HANG_SECONDS:g} s"))
             return
@@ -156,21 +273,24 @@ class Batcher:
             # the loop has been round.
             self._late = True
         else:
-            for future, since in waiting:
-                if since + self._patience() <= now:
+            for one in waiting:
+                if one.since + self._patience() <= now:
                     late = StoreUnavailable(reason="no reply from redis in time", retry_after=1.0, sent=True)
-                    future.set_exception(late)
+                    one.future.set_exception(late)
         self._watchdog = self._loop.call_later(max(left, SECOND_LOOK_SECONDS), self._bark)
 
     def _fail_all(self, why: str) -> None:
         waiting, self._waiting = self._waiting, deque()
         outbox, self._outbox = self._outbox, []
-        for future in (future for future, _ in waiting if not future.done()):
-            future.set_exception(StoreUnavailable(reason=why, retry_after=1.0, sent=True))
-        for future in (future for _, future, _ in outbox if not future.done()):
-            future.set_exception(StoreUnavailable(reason=why, retry_after=1.0))
+        for one in waiting:
+            if not one.future.done():
+                one.future.set_exception(StoreUnavailable(reason=why, retry_after=1.0, sent=True))
+        for one in outbox:
+            if not one.future.done():
+                one.future.set_exception(StoreUnavailable(reason=why, retry_after=1.0))
 
     def _change(self, *, up: bool, why: str) -> None:
+        self._why = why
         if self._up is not up:
             self._up = up
             self._on_change(up, why)
@@ -185,6 +305,8 @@ class _Replies(asyncio.Protocol):
         self._reader = hiredis.Reader(notEnoughData=_NOTHING)
 
     def data_received(self, data: bytes) -> None:
+        if self._broken.done():
+            return  # TLS may have some left when the next connection is there already
         self._reader.feed(data)
         try:
             while (reply := self._reader.gets()) is not _NOTHING:
@@ -201,6 +323,21 @@ class _Replies(asyncio.Protocol):
 
 
 _NOTHING = object()
+_new_tuple = tuple.__new__
+
+
+NOT_SERVED = "Hash slot not served"
+_IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
+
+
+def kind_of(text: str) -> str:
+    """The first word of an error reply; before Redis 7 a script's errors come wrapped in words of its own."""
+    kind = text.partition(" ")[0]
+    if kind == "ERR" and "The user executing the script can't" in text:
+        return "NOPERM"  # so says Redis before 7.2 inside of a script
+    if kind == "ERR" and (inside := _IN_A_SCRIPT.search(text)):
+        return inside[1]
+    return kind
 
 
 def _pack(words: tuple[Word, ...]) -> bytes:

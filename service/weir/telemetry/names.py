@@ -20,7 +20,7 @@ UNSETTLED = ("weir_unsettled_reservations", "Settlements waiting for Redis.", ()
 WAITING = ("weir_waiting_requests", "Requests that wait for a place, because as many as allowed are under way.", ())
 SETTLEMENTS = (
     "weir_settlements_total",
-    "Settlements that Redis did not hear at once: queued, replayed, or dropped because too many waited.",
+    "Settlements that Redis did not hear at once: replayed since, or dropped because too many waited.",
     ("state",),
 )
 UPSTREAM_EVENTS = (

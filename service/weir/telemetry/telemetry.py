@@ -1,5 +1,6 @@
 """The room's door: reads a finished exchange once, into one log line and a few metrics."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -76,12 +77,14 @@ class Telemetry:
         self.metrics.reload_failures.inc()
         self._log.error("configuration refused; the last good one stays", problems=problems)
 
-    def upstream(self, event: str, model: str, endpoint: str, **fields: object) -> None:
+    def upstream(self, event: str, fields: Mapping[str, object]) -> None:
         """A retry or fallback is only counted; an endpoint's change of state is logged too."""
+        model, endpoint = str(fields.get("model", "")), str(fields.get("endpoint", ""))
         self.metrics.upstream_events.labels(model, endpoint, event).inc()
-        if event in ("ejected", "restored"):
-            level = self._log.warning if event == "ejected" else self._log.info
-            level(f"endpoint {event}", model=model, endpoint=endpoint, **fields)
+        if event == "ejected":
+            self._log.warning("endpoint ejected", **fields)
+        elif event == "restored":
+            self._log.info("endpoint restored", **fields)
 
     def note(self, event: str, **fields: object) -> None:
         """A change of state of the process: started, draining, stopped."""

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes.clock import ManualClock
 from tests.fakes.ports import FakeKeyStore
-from weir.auth.authenticator import KNOWN_MAX, UNKNOWN_MAX, UNKNOWN_SECONDS, Authenticator, bearer
+from weir.auth.authenticator import GLOBS_SECONDS, KNOWN_MAX, UNKNOWN_MAX, UNKNOWN_SECONDS, Authenticator, bearer
 from weir.auth.keys import digest, new_key, new_key_id
 from weir.core.errors import KeyMissing, StoreUnavailable, Unauthenticated
 from weir.core.types import Principal
@@ -230,3 +230,66 @@ def test_may_use(*, key: tuple[str, ...], team: tuple[str, ...], allowed: set[st
     gate = Gate()
     gate.store.globs[OWNER.key_id] = (key, team)
     assert now(gate.auth.may_use(OWNER, ["llama-3", "gpt-4"])) == allowed
+
+
+class TestMayUseInAnOutage:
+    """What was allowed when somebody asked last, for an hour."""
+
+    def asked(self, gate: Gate) -> set[str]:
+        return now(gate.auth.may_use(OWNER, ["llama-3", "gpt-4"]))
+
+    def gate(self) -> Gate:
+        gate = Gate()
+        gate.store.globs[OWNER.key_id] = (("llama-*",), ())
+        return gate
+
+    def test_is_what_it_was(self) -> None:
+        gate = self.gate()
+        self.asked(gate)
+        gate.store.away = True
+        gate.clock.advance(GLOBS_SECONDS)
+        assert self.asked(gate) == {"llama-3"}
+        assert now(gate.auth.may_use(OWNER, ["llama-4", "gpt-5"])) == {"llama-4"}
+
+    def test_is_unknown_after_an_hour_however_often_it_was_told(self) -> None:
+        gate = self.gate()
+        self.asked(gate)
+        gate.store.away = True
+        gate.clock.advance(GLOBS_SECONDS)
+        self.asked(gate)
+        gate.clock.advance(0.001)
+        with pytest.raises(StoreUnavailable):
+            self.asked(gate)
+
+    def test_is_unknown_of_who_never_asked(self) -> None:
+        gate = self.gate()
+        gate.store.away = True
+        with pytest.raises(StoreUnavailable):
+            self.asked(gate)
+
+    def test_is_unknown_of_a_key_that_was_forgotten(self) -> None:
+        gate = self.gate()
+        self.asked(gate)
+        gate.auth.forget(OWNER)
+        gate.store.away = True
+        with pytest.raises(StoreUnavailable):
+            self.asked(gate)
+
+    def test_is_asked_again_when_there_is_somebody_to_ask(self) -> None:
+        gate = self.gate()
+        self.asked(gate)
+        gate.store.globs[OWNER.key_id] = (("gpt-*",), ())
+        assert self.asked(gate) == {"gpt-4"}
+        gate.store.away = True
+        assert self.asked(gate) == {"gpt-4"}
+
+    def test_its_table_is_bounded_and_drops_who_asked_longest_ago(self) -> None:
+        gate = self.gate()
+        callers = [Principal("t", f"k{number}", f"d{number}") for number in range(KNOWN_MAX)]
+        for who in [OWNER, *callers[:-1], OWNER, callers[-1]]:
+            now(gate.auth.may_use(who, ["m"]))
+        gate.store.away = True
+        assert self.asked(gate) == {"llama-3"}
+        assert now(gate.auth.may_use(callers[1], ["m"])) == {"m"}
+        with pytest.raises(StoreUnavailable):
+            now(gate.auth.may_use(callers[0], ["m"]))

@@ -29,6 +29,8 @@ CONTRACT = {
     "RequestTooLargeForLimit": (429, "request_too_large_for_limit"),
     "UpstreamUnreachable": (502, "upstream_unreachable"),
     "UpstreamFailed": (502, "upstream_error"),
+    "UpstreamBroke": (502, "upstream_error"),
+    "EndpointsFull": (503, "overloaded"),
     "UpstreamTimeout": (504, "upstream_timeout"),
     "UpstreamBusy": (503, "upstream_overloaded"),
     "BodyTooLarge": (413, "request_too_large"),

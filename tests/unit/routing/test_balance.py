@@ -49,6 +49,11 @@ def test_one_needs_no_choice() -> None:
     assert choose(among, dice()) is among[0]
 
 
+def test_one_that_stands_there_twice_needs_none_either() -> None:
+    (one,) = endpoints((1, 0))
+    assert choose([one, one], dice(0.5)) is one
+
+
 LOADS = st.lists(st.tuples(st.floats(0.1, 100), st.integers(0, 50)), min_size=2, max_size=6)
 NUMBERS = st.floats(0, 1, exclude_max=True)
 

@@ -38,6 +38,11 @@ def test_no_match(name: str) -> None:
     assert name not in refused.value.text or not name
 
 
+def test_find_knows_the_same_names_whoever_asks() -> None:
+    assert TABLE.find("llama-3") is TABLE.find("small") is LLAMA
+    assert TABLE.find("nobody") is None
+
+
 def test_a_name_counts_more_than_anothers_alias() -> None:
     table = RouteTable([route("a", "b"), b := route("b")])
     assert table.match("b", WHO) is b

@@ -1,0 +1,149 @@
+"""What a changed configuration changes while requests run: models, where they are served, teams and their keys."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+from pydantic import BaseModel
+
+from weir.auth.directory_redis import Directory
+from weir.backend import Backend
+from weir.backend.echo import EchoBackend
+from weir.backend.health import HealthChecks
+from weir.backend.openai import OpenAIBackend
+from weir.core.errors import StoreUnavailable
+from weir.core.types import Endpoint, HealthCheck, Route, Timeouts
+from weir.routing import RouteTable
+from weir.settings import EndpointSettings, Model, Settings
+from weir.telemetry import Telemetry
+
+ASSUMED_MAX_TOKENS = 4096
+PAUSE_FIRST, PAUSE_MAX = 0.1, 5.0  # seconds between attempts to reach Redis
+# What is compiled at start and stays; everything else of the tree is live.
+FIXED = ("server", "redis", "limits", "keys", "drain", "telemetry")
+
+
+class Configured:
+    """Requests under way keep the route and the endpoint that they have."""
+
+    def __init__(self, settings: Settings, directory: Directory, telemetry: Telemetry, checks: HealthChecks) -> None:
+        self.routes = RouteTable(())
+        self.backends: dict[str, Backend] = {}
+        self._settings = settings
+        self._directory = directory
+        self._telemetry = telemetry
+        self._checks = checks
+        self._endpoints: dict[tuple[str, EndpointSettings], Endpoint] = {}
+        self._teams_wanted = asyncio.Event()
+        self._take(settings)
+
+    async def look_in(self) -> None:
+        """Health checks of the endpoints that want them, from now on."""
+        await self._checks.watch(endpoint for route in self.routes.routes() for endpoint in route.endpoints)
+
+    async def apply(self, settings: Settings) -> None:
+        """Make a newer configuration live, as far as it can be without a restart."""
+        before, self._settings = self._settings, settings
+        self._take(settings)
+        await self.look_in()
+        self.write_teams()
+        self._telemetry.reloaded([name for section in FIXED for name in _changed(before, settings, section)])
+
+    def write_teams(self) -> None:
+        """Bring teams and keys of the configuration to Redis; also wanted whenever Redis may have lost them."""
+        if self._settings.teams:
+            self._teams_wanted.set()
+
+    async def keep_teams(self) -> None:
+        """For ever: write the teams when somebody wants it, again and again while Redis is away."""
+        while True:
+            await self._teams_wanted.wait()
+            self._teams_wanted.clear()
+            await self.teams_written()
+
+    async def teams_written(self) -> None:
+        """Returns when Redis has all teams and keys of the configuration, which win over what was set by hand."""
+        pause = PAUSE_FIRST
+        while True:
+            try:
+                await apply_teams(self._settings, self._directory)
+            except StoreUnavailable as error:
+                self._telemetry.warn("teams of the configuration wait for redis", why=error.reason)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, PAUSE_MAX)
+            else:
+                return
+
+    async def close(self) -> None:
+        await self._checks.close()
+        for backend in self.backends.values():
+            await backend.close()
+
+    def _take(self, settings: Settings) -> None:
+        for model in settings.models:
+            # An embedded backend is one object per model, so that each has its own options.
+            name = _backend_name(model)
+            if model.backend == "echo":
+                self.backends[name] = EchoBackend(delay_seconds=model.echo.delay_ms / 1000)
+            elif name not in self.backends:
+                self.backends[name] = OpenAIBackend()
+        self._endpoints = {
+            (model.name, endpoint): self._endpoints.get((model.name, endpoint)) or _endpoint(model, endpoint)
+            for model in settings.models
+            for endpoint in model.endpoints
+        }
+        self.routes.replace([self._route(model) for model in settings.models])
+
+    def _route(self, model: Model) -> Route:
+        endpoints = [self._endpoints[model.name, endpoint] for endpoint in model.endpoints]
+        to_openai = any("//api.openai.com/" in endpoint.url for endpoint in endpoints)
+        timeouts = model.timeouts
+        places = [endpoint.max_in_flight for endpoint in endpoints]
+        return Route(
+            model=model.name,
+            backend=_backend_name(model),
+            upstream_model=model.upstream_model or model.name,
+            endpoints=endpoints or [Endpoint("embedded", model=model.name)],
+            timeouts=Timeouts(timeouts.connect, timeouts.first_byte, timeouts.idle, timeouts.total),
+            default_max_tokens=model.default_max_tokens or ASSUMED_MAX_TOKENS,
+            always_cap=model.default_max_tokens is not None,
+            max_tokens_field=model.max_tokens_field or ("max_completion_tokens" if to_openai else "max_tokens"),
+            owned_by=model.owned_by,
+            aliases=model.aliases,
+            places=sum(filter(None, places)) if places and None not in places else None,
+            early_headers=model.early_headers,
+            retries=model.retries,
+            fallbacks=model.fallbacks,
+        )
+
+
+async def apply_teams(settings: Settings, directory: Directory) -> None:
+    """Teams and keys of the configuration. Raises StoreUnavailable."""
+    for team in settings.teams:
+        await directory.put_team(team.name, team.limits())
+        for key in team.keys:
+            await directory.put_key(team.name, key.name, key.limits(), key.digest)
+
+
+def _endpoint(model: Model, endpoint: EndpointSettings) -> Endpoint:
+    health = endpoint.health
+    return Endpoint(
+        endpoint.url,
+        endpoint.weight,
+        (("authorization", f"Bearer {os.environ[endpoint.api_key_env]}"),) if endpoint.api_key_env else (),
+        model=model.name,
+        max_in_flight=endpoint.max_in_flight,
+        health=HealthCheck(health.path, health.interval_seconds, health.timeout_seconds) if health else None,
+    )
+
+
+def _backend_name(model: Model) -> str:
+    return "openai" if model.backend == "openai" else f"{model.backend} {model.name}"
+
+
+def _changed(before: Settings, after: Settings, section: str) -> Iterator[str]:
+    old: BaseModel = getattr(before, section)
+    new: BaseModel = getattr(after, section)
+    for name in type(old).model_fields:
+        if getattr(old, name) != getattr(new, name):
+            yield f"{section}.{name}"
