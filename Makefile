@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock speed clean
+.PHONY: help run test check format lock speed soak clean
 
 help: ## what can be done here
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ lock: $(READY) ## compile both lock files again from pyproject.toml
 
 speed: $(READY) ## Weir beside a bare nginx and a plain FastAPI gateway, in one run
 	@$(BIN)/python -m tests.speed
+
+soak: $(READY) ## ten minutes of mixed load with faults; says whether anything leaks
+	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10)
 
 clean: ## forget the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

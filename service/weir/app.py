@@ -36,7 +36,7 @@ from weir.gateway.turnstile import Turnstile
 from weir.gateway.watch import Watches
 from weir.reload import Reload, Source
 from weir.routing import Health
-from weir.settings import Settings, without_effect
+from weir.settings import Settings, remarks
 from weir.store import Line, commands_for, connect
 from weir.store.connect import printable
 from weir.telemetry import Telemetry
@@ -132,13 +132,13 @@ async def application(settings: Settings, redis_url: str, source: Source | None 
     tasks.start(limits.limiter.tend(), "weir leases")
     tasks.start(limits.replicas.tend(), "weir heartbeat")
     tasks.start(configured.keep_teams(), "weir teams")
-    tasks.start(_gauge(telemetry, limits.limiter, rooms.turnstile), "weir gauges")
+    tasks.start(_gauge(telemetry, limits, rooms.turnstile, configured), "weir gauges")
     tasks.start(_prepare(configured, limits.directory, redis_url, ready, telemetry), "weir prepare")
     if source is not None:
         tasks.start(Reload(source, configured.apply, telemetry.reload_refused).tend(), "weir reload")
     await configured.look_in()
-    for name in without_effect(settings):
-        telemetry.warn("this setting has no effect in this version", setting=name)
+    for remark in remarks(settings):
+        telemetry.warn(remark)
     # What is there now stays: the collector need not look at it again with every generation.
     gc.collect()
     gc.freeze()
@@ -212,15 +212,18 @@ async def _prepare(
     )
 
 
-async def _gauge(telemetry: Telemetry, limiter: RedisLimiter, turnstile: Turnstile) -> None:
+async def _gauge(telemetry: Telemetry, limits: _Limits, turnstile: Turnstile, configured: Configured) -> None:
     """For ever: what is only a state, once a second."""
-    metrics = telemetry.metrics
+    metrics, limiter = telemetry.metrics, limits.limiter
     counted = dict.fromkeys(("replayed", "dropped"), 0)
     while True:
         metrics.unsettled.set(limiter.unsettled)
         metrics.waiting.set(turnstile.waiting)
+        metrics.replicas.set(limits.replicas.count)
         for state in counted:
             now = getattr(limiter, state)
             metrics.settlements.labels(state).inc(now - counted[state])
             counted[state] = now
+        for endpoint in configured.endpoints():
+            metrics.ejected.labels(endpoint.model, endpoint.url).set(endpoint.ejected)
         await asyncio.sleep(1.0)

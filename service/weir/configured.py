@@ -39,7 +39,11 @@ class Configured:
 
     async def look_in(self) -> None:
         """Health checks of the endpoints that want them, from now on."""
-        await self._checks.watch(endpoint for route in self.routes.routes() for endpoint in route.endpoints)
+        await self._checks.watch(self.endpoints())
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """All that requests may go to now."""
+        return (endpoint for route in self.routes.routes() for endpoint in route.endpoints)
 
     async def apply(self, settings: Settings) -> None:
         """Make a newer configuration live, as far as it can be without a restart."""

@@ -162,6 +162,9 @@ class Model(Section):
             raise ValueError("a model with backend 'openai' needs at least one endpoint with a url")
         if self.backend == "echo" and self.endpoints:
             raise ValueError("a model with backend 'echo' has no endpoints")
+        addresses = [endpoint.url for endpoint in self.endpoints]
+        if twice := {url for url in addresses if addresses.count(url) > 1}:
+            raise ValueError(f"the endpoint {twice.pop()} is given twice; its weight says how much it takes")
         return self
 
 
@@ -260,10 +263,6 @@ class Settings(BaseSettings):
                 if name in seen:
                     raise ValueError(f"the model name '{name}' is given twice")
                 seen.add(name)
-        for model in self.models:
-            for name in model.fallbacks:
-                if name not in {other.name for other in self.models} - {model.name}:
-                    raise ValueError(f"the fallback '{name}' of model '{model.name}' is no other model")
         teams = [team.name for team in self.teams]
         for name in teams:
             if teams.count(name) > 1:
@@ -350,8 +349,8 @@ WITHOUT_EFFECT = frozenset(
 )
 
 
-def without_effect(settings: Settings) -> list[str]:
-    """The settings that somebody gave and that this version does not act on."""
+def remarks(settings: Settings) -> list[str]:
+    """What is no mistake, and still not what somebody may expect; a sentence each."""
 
     def given(part: BaseModel, path: str) -> Iterator[str]:
         for name in part.model_fields_set:
@@ -363,7 +362,13 @@ def without_effect(settings: Settings) -> list[str]:
                 if isinstance(inner, BaseModel):
                     yield from given(inner, f"{here}.")
 
-    return sorted(set(given(settings, "")))
+    names = {model.name for model in settings.models}
+    return [f"{name} has no effect in this version" for name in sorted(set(given(settings, "")))] + [
+        f"the fallback '{name}' of model '{model.name}' is no other model here, and never asked"
+        for model in settings.models
+        for name in model.fallbacks
+        if name not in names - {model.name}
+    ]
 
 
 # -- where in the file -----------------------------------------------------------------------------------------------

@@ -446,6 +446,18 @@ class TestMany:
 
         run(scene)
 
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 429])
+    def test_refusals_of_one_kind_or_another_eject_nobody(self, status: int) -> None:
+        """401 and 403 are our own key's: more of it elsewhere would not help, and it is told as 502."""
+
+        async def scene() -> None:
+            async with house_of(Fleet(a=[says(status)])) as house:
+                await many(house, 20)
+                assert not house.routes["m"].endpoints[0].ejected
+                assert await house.untouched()
+
+        run(scene)
+
     def test_silence_ejects_too(self) -> None:
         async def scene() -> None:
             fleet = Fleet(a=[SILENT], b=[OK])

@@ -94,7 +94,7 @@ def serve(
 @app.command()
 def check(config: ConfigFile = Path("weir.yaml")) -> None:
     """Say everything that is wrong with a configuration; start nothing. Exit code 1 if anything is."""
-    from weir.settings import BadSettings, load, without_effect
+    from weir.settings import BadSettings, load, remarks
 
     try:
         settings = load(config)
@@ -104,6 +104,6 @@ def check(config: ConfigFile = Path("weir.yaml")) -> None:
         count = len(error.problems)
         print(f"{count} problem{'s' if count > 1 else ''} in {config}.", file=sys.stderr)
         raise typer.Exit(1) from None
-    for name in without_effect(settings):
-        print(f"{config}: {name} has no effect in this version.")
+    for remark in remarks(settings):
+        print(f"{config}: {remark}.")
     print(f"{config} is good: {len(settings.models)} models, {len(settings.teams)} teams.")

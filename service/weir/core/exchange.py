@@ -23,6 +23,7 @@ class Exchange:
     principal: Principal | None = None
     model: str = ""
     endpoint: str = ""
+    attempts: list[tuple[str, str]] = field(default_factory=list)  # URLs that were asked, each with what came of it
     streaming: bool = False
     status: int = 0
     outcome: str = "ok"

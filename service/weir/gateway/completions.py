@@ -96,6 +96,7 @@ class Completions:
                         watch.ping = reply.begin_early
                     on_attempt = partial(self._attempt, exchange, meter)
                     sending = rooms.dispatch.send(route, call_for, watch, on_attempt)
+                    exchange.attempts = sending.attempts
                     async with sending as response:  # 502, 503, 504
                         await relay(response, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
 

@@ -13,17 +13,9 @@ from types import TracebackType
 from typing import NamedTuple, Protocol
 
 from weir.backend import Backend, BackendResponse, Call
-from weir.core.asgi import Headers
-from weir.core.errors import (
-    EndpointsFull,
-    GatewayError,
-    UpstreamBroke,
-    UpstreamFailed,
-    UpstreamTimeout,
-    UpstreamTrouble,
-    UpstreamUnreachable,
-)
+from weir.core.errors import EndpointsFull, GatewayError, UpstreamTrouble
 from weir.core.types import Endpoint, Route, Timeouts
+from weir.gateway.trouble import REFUSALS, Trouble, retry_after, trouble_of
 from weir.routing import CAP, Health, Note, RetryBudget, Trial, backoff, choose, unheard
 
 # Reading a refusal to its end saves the connection; a server that needs longer for it than this does not get it.
@@ -86,28 +78,6 @@ class Dispatch:
         if known is None:
             known = self._budgets[route.model] = RetryBudget(self.clock())
         return known
-
-
-class Trouble(NamedTuple):
-    """What came of an attempt that came to nothing, in a `word`."""
-
-    word: str
-    counts: bool = False  # against the endpoint
-    unreached: bool = False
-    elsewhere: bool = False  # another endpoint may be asked
-    again: bool = False  # and where there is only this one, this
-
-
-UNREACHABLE = Trouble("unreachable", counts=True, unreached=True, elsewhere=True, again=True)
-CONNECT_TIMEOUT = Trouble("connect timeout", counts=True, unreached=True, elsewhere=True, again=True)
-BROKE = Trouble("broke", counts=True, elsewhere=True)
-CLOSED_AS_IDLE = Trouble("broke", counts=True, elsewhere=True, again=True)
-NO_ANSWER = Trouble("no answer", counts=True)
-REFUSALS = {  # the server says that it did not do it
-    429: Trouble("429", elsewhere=True),
-    502: Trouble("502", counts=True, elsewhere=True),
-    503: Trouble("503", counts=True, elsewhere=True, again=True),
-}
 
 
 class _Step(NamedTuple):
@@ -367,35 +337,3 @@ class Dispatched:
             self.attempts[-1] = (endpoint.url, trouble.word)
             if trouble.counts:
                 health.failed(endpoint, trouble.word)
-
-
-def trouble_of(error: BaseException, found: GatewayError | None) -> Trouble:
-    """`found` is why the request is being ended, where that is what `error` comes from."""
-    if isinstance(error, asyncio.CancelledError) and found is not None:
-        error = found
-    match error:
-        case UpstreamUnreachable():
-            return UNREACHABLE
-        case UpstreamTimeout(phase="connect"):
-            return CONNECT_TIMEOUT
-        case UpstreamTimeout():
-            # The total is the caller's patience with a model that goes on answering.
-            return Trouble(f"{error.phase} timeout", counts=error.phase != "total")
-        case UpstreamBroke():
-            return CLOSED_AS_IDLE if error.reused else BROKE
-        case UpstreamFailed():
-            return NO_ANSWER
-        case GatewayError():
-            return Trouble(error.outcome)
-        case _:
-            return Trouble("killed" if isinstance(error, asyncio.CancelledError) else "internal_error")
-
-
-def retry_after(headers: Headers) -> float | None:
-    """How many seconds an upstream asks us to stay away; None where it gives none, or a date."""
-    given = dict(headers)
-    for name, unit in ((b"retry-after-ms", 1000.0), (b"retry-after", 1.0)):
-        value = given.get(name, b"")
-        if value.replace(b".", b"", 1).isdigit():
-            return float(value) / unit
-    return None

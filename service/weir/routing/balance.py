@@ -1,7 +1,7 @@
 """Which endpoint: the less loaded of two random ones.
 
-Among those that are fit (see `health.py`). "The power of two choices" (Mitzenmacher, 2001): nearly as even as looking at all of them, and replicas that decide
-apart do not all run to the same one.
+"The power of two choices" (Mitzenmacher, 2001): nearly as even as looking at all of them, and replicas that decide
+apart do not all run to the same one. Who may be drawn at all is said by `health.py`.
 """
 
 from collections.abc import Callable, Sequence

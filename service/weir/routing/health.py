@@ -134,7 +134,6 @@ class Health:
         standing.ejections = min(standing.ejections + 1, DOUBLINGS)
         standing.out_until = inf if until_checked else now + pause
         standing.gone = gone
-        standing.failures = standing.unreached = 0
         if endpoint.ejected:
             return
         endpoint.ejected = True
@@ -146,7 +145,7 @@ class Health:
         standing.back_since = self._clock()
         standing.failures = standing.unreached = 0
         standing.out_until = 0.0
-        endpoint.ejected = standing.gone = False
+        endpoint.ejected = False
         self._note("restored", {"model": endpoint.model, "endpoint": endpoint.url})
 
 

@@ -78,7 +78,7 @@ class Batcher:
         self._connecting = connect_seconds + command_seconds
         if isinstance(pool, SentinelConnectionPool):
             self._connecting += connect_seconds  # they are asked first
-        self._user = pool.connection_kwargs.get("username") or "default"
+        self._user = user_of(client)
         self._outbox: list[Waiting] = []
         self._waiting: deque[Waiting] = deque()
         self._nobody = self._loop.create_future()  # waits for replies that are for nobody
@@ -198,11 +198,9 @@ class Batcher:
                     raise CannotServe("READONLY this server is a replica")
 
     def _reason(self, error: Exception) -> str:
-        if isinstance(error, (AuthenticationError, NoPermissionError)):
-            return f"redis refuses user '{self._user}': {error}"
         if isinstance(error, TimeoutError) and not str(error):
             return f"no connection within {self._connecting:g} s"
-        return str(error) or type(error).__name__
+        return reason_of(error, self._user)
 
     def _flush(self) -> None:
         """What this turn of the loop has asked, as one write."""
@@ -324,6 +322,16 @@ class _Replies(asyncio.Protocol):
 
 _NOTHING = object()
 _new_tuple = tuple.__new__
+
+
+def user_of(client: "Redis") -> str:
+    return client.connection_pool.connection_kwargs.get("username") or "default"
+
+
+def reason_of(error: Exception, user: str) -> str:
+    """What redis-py says, and about whom."""
+    who = f"redis refuses user '{user}': " if isinstance(error, (AuthenticationError, NoPermissionError)) else ""
+    return who + (str(error) or type(error).__name__)
 
 
 NOT_SERVED = "Hash slot not served"

@@ -16,8 +16,8 @@ from redis.exceptions import RedisError
 
 from weir.core.commands import CommandRefused, Word
 from weir.core.errors import StoreUnavailable
-from weir.store.batcher import NOT_SERVED, PAUSE_FIRST, PENDING_MAX, Batcher, Waiting, kind_of
-from weir.store.connect import COMMAND_SECONDS, CONNECT_SECONDS, Address
+from weir.store.batcher import NOT_SERVED, PAUSE_FIRST, PENDING_MAX, Batcher, Waiting, kind_of, reason_of, user_of
+from weir.store.connect import COMMAND_SECONDS, CONNECT_SECONDS, Address, Asking
 
 PAUSE_MAX = 1.0  # between looks at the cluster while something is wrong: a failover should be seen soon
 HOPS_MAX = 5
@@ -58,6 +58,7 @@ class ClusterCommands:
         self._early: list[tuple[Waiting, int | None]] | None = []  # before there is a map
         self._whole: bool | None = None
         self._why = ""
+        self._asking = Asking()
         self._closing: set[asyncio.Task[None]] = set()
         self._stale = asyncio.Event()
         self._task = self._loop.create_task(self._follow(), name="weir redis cluster")
@@ -85,6 +86,7 @@ class ClusterCommands:
         for leaving in self._closing:
             leaving.cancel()
         await asyncio.gather(*(node.batcher.close() for node in nodes), *self._closing, return_exceptions=True)
+        await self._asking.end()
 
     # -- commands that come back
 
@@ -171,18 +173,13 @@ class ClusterCommands:
             except (StoreUnavailable, CommandRefused):
                 continue
         # All at once: who is dead without refusing would make the others wait.
-        asked = [self._loop.create_task(self._ask(address)) for address in sorted(self._known | {*self._seeds})]
+        asked = [self._asking.start(self._ask(address)) for address in sorted(self._known | {*self._seeds})]
         error: Exception = StoreUnavailable(reason="there are no nodes to ask")
-        try:
-            for answer in asyncio.as_completed(asked):
-                try:
-                    return await answer
-                except (RedisError, OSError, TimeoutError) as its:
-                    error = its
-        finally:
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+        for answer in asyncio.as_completed(asked):
+            try:
+                return await answer
+            except (RedisError, OSError, TimeoutError) as its:
+                error = its
         raise error
 
     async def _ask(self, address: Address) -> tuple[list[Any], str]:
@@ -195,6 +192,8 @@ class ClusterCommands:
                     return await connection.read_response(), address[0]
                 finally:
                     await client.connection_pool.release(connection)
+        except RedisError as error:
+            raise RedisError(reason_of(error, user_of(client))) from error
         finally:
             await client.aclose()
 

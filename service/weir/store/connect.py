@@ -10,23 +10,24 @@ percent-encoded where they hold any of `:/?#@`; sentinels that ask for a passwor
 `?sentinel_username=`). TLS is set as redis-py names it: `?ssl_ca_certs=/path/ca.pem`, `ssl_certfile` and `ssl_keyfile`
 for a certificate of our own, `ssl_cert_reqs=none` to check nothing. `OPTIONS` lists every option there is.
 
-The least that a user of Redis 7 or Valkey must be allowed (before 7: `+client +cluster` for those with a bar):
+The least that a user must be allowed:
 
     user weir on >PASSWORD ~weir:* resetchannels -@all +@read +@write -@dangerous +eval +evalsha +time +ping
-        +info +role +select +client|setname +client|setinfo              and on a cluster
+        +info +role +select +client|setname            and on a cluster
         +asking +command +cluster|slots
 
-and of a sentinel:
+and one of a sentinel:
 
-    user weir on >PASSWORD resetkeys resetchannels -@all +ping +sentinel|masters +client|setname +client|setinfo
+    user weir on >PASSWORD resetkeys resetchannels -@all +ping +sentinel|masters +client|setname
 """
 
 import asyncio
 import difflib
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from redis.asyncio import Redis
@@ -48,6 +49,7 @@ OPTIONS = ("db", "username", "password", "client_name", "socket_connect_timeout"
 SHOWN = ("db", "client_name", "socket_connect_timeout", "ssl_ca_certs", "ssl_cert_reqs", "ssl_check_hostname")
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 
+T = TypeVar("T")
 Client: TypeAlias = "Redis | RedisCluster"
 Address: TypeAlias = tuple[str, int]
 
@@ -132,6 +134,31 @@ def _unhurried(command_seconds: float | None) -> dict[str, Any]:
     }
 
 
+class Asking:
+    """Questions to several servers of which the first answers are enough.
+
+    The others are not cancelled: they end at their own deadlines, and a cancelled attempt to connect may leave a socket
+    behind that nobody closes.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def end(self) -> None:
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # it is heard now
+
+
 # -- reading
 
 
@@ -145,7 +172,7 @@ def _read(url: str) -> Place:
     base, _, form = scheme.partition("+")
     rest, _, query = rest.partition("?")
     options = _options(query)
-    credentials, _, rest = rest.rpartition("@")
+    credentials, _, rest = ("", "", rest) if base == "unix" and rest.startswith("/") else rest.rpartition("@")
     username, _, password = (unquote(part) for part in credentials.partition(":"))
     options = {name: value for name, value in (("username", username), ("password", password)) if value} | options
     _check_options(base, form, options)
@@ -250,23 +277,21 @@ class _Sentinels(Sentinel):
     One after another, a sentinel that is dead but does not refuse would cost each attempt to connect its deadline.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        self._asking = Asking()
+
     async def discover_master(self, service_name: str) -> Address:
-        loop = asyncio.get_running_loop()
-        asked = [loop.create_task(_masters(sentinel)) for sentinel in self.sentinels]
+        asked = [self._asking.start(_masters(sentinel)) for sentinel in self.sentinels]
         answers: list[dict[str, Any]] = []
         errors: list[str] = []
-        try:
-            for answer in asyncio.as_completed(asked):
-                try:
-                    answers.append((await answer).get(service_name, {}))
-                except (RedisError, OSError, TimeoutError) as error:
-                    errors.append(str(error) or type(error).__name__)
-                if len(answers) > len(asked) // 2:
-                    break
-        finally:
-            for task in asked:
-                task.cancel()
-            await asyncio.gather(*asked, return_exceptions=True)
+        for answer in asyncio.as_completed(asked):
+            try:
+                answers.append((await answer).get(service_name, {}))
+            except (RedisError, OSError, TimeoutError) as error:
+                errors.append(str(error) or type(error).__name__)
+            if len(answers) > len(asked) // 2:
+                break
         masters = [one for one in answers if one and self.check_master_state(one, service_name)]
         if not masters:
             known = any(answers) or not answers
@@ -274,6 +299,10 @@ class _Sentinels(Sentinel):
             raise MasterNotFoundError(f"the sentinels name no master '{service_name}': {why}")
         newest = max(masters, key=lambda one: int(one.get("config-epoch", 0)))
         return newest["ip"], newest["port"]
+
+    async def aclose(self) -> None:
+        await self._asking.end()
+        await super().aclose()
 
 
 async def _masters(sentinel: "Redis") -> dict[str, Any]:
@@ -290,7 +319,7 @@ class _SentinelRedis(Redis):
     def of(cls, place: Place, command_seconds: float | None) -> "_SentinelRedis":
         kwargs = place.connection(command_seconds)
         patience = kwargs["socket_connect_timeout"]
-        sentinels = _Sentinels(  # type: ignore[no-untyped-call]
+        sentinels = _Sentinels(
             place.addresses,
             sentinel_kwargs=_unhurried(patience)
             | {"socket_connect_timeout": patience}
@@ -344,7 +373,8 @@ class _Cluster(RedisCluster):
         # After an error redis-py means to look at the cluster anew, and forgets that there are connections.
         manager = self.nodes_manager
         nodes = [*manager.nodes_cache.values(), *manager.startup_nodes.values()]
-        tasks = {task for one in (manager, *nodes) for task in one._background_tasks}  # noqa: SLF001 - they close too
+        tasks = [*manager._background_tasks]  # noqa: SLF001 - they close connections too
+        tasks += [task for node in nodes for task in node._background_tasks]  # noqa: SLF001
         await asyncio.gather(*tasks, return_exceptions=True)
         await manager.aclose()
         await manager.aclose("startup_nodes")

@@ -26,6 +26,8 @@ class Metrics:
         self.waiting = self._gauge(names.WAITING)
         self.settlements = self._counter(names.SETTLEMENTS)
         self.upstream_events = self._counter(names.UPSTREAM_EVENTS)
+        self.ejected = self._gauge(names.EJECTED)
+        self.replicas = self._gauge(names.REPLICAS, "livemin")
         self.generation = self._gauge(names.GENERATION, "livemin")
         self.reload_failures = self._counter(names.RELOAD_FAILURES)
         self.generation.set(1)

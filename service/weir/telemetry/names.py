@@ -28,6 +28,8 @@ UPSTREAM_EVENTS = (
     "What was done about trouble upstream: retry, fallback, ejected, restored.",
     ("model", "endpoint", "event"),
 )
+EJECTED = ("weir_endpoint_ejected", "1 while an endpoint is left alone because it failed.", ("model", "endpoint"))
+REPLICAS = ("weir_replicas", "Processes that share the limits, as this one counts them.", ())
 GENERATION = ("weir_config_generation", "1 for the configuration at start, 1 more with each that was taken since.", ())
 RELOAD_FAILURES = ("weir_config_reload_failures_total", "Configurations that were refused while running.", ())
 BUILD = ("weir_build_info", "1, labelled with the version.", ("version",))

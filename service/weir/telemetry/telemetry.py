@@ -46,6 +46,10 @@ class Telemetry:
             "output_tokens": exchange.output_tokens,
             "tokens_from": exchange.tokens_from,
         }
+        if len(exchange.attempts) > 1:
+            line["attempts"] = exchange.attempts
+        if exchange.queued > 0.001:
+            line["queued_ms"] = round(exchange.queued * 1000, 3)
         if exchange.code:
             line["code"] = exchange.code
         if exchange.reason:

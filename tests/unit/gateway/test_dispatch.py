@@ -24,7 +24,8 @@ from weir.core.errors import (
     UpstreamUnreachable,
 )
 from weir.core.types import Endpoint, Route, Timeouts
-from weir.gateway.dispatch import DRAIN_SECONDS, Dispatch, Dispatched, retry_after
+from weir.gateway.dispatch import DRAIN_SECONDS, Dispatch, Dispatched
+from weir.gateway.trouble import retry_after
 from weir.routing.health import FAILURES, UNREACHED
 
 OK: Script = (Head(200, JSON), b"{}")
@@ -329,6 +330,20 @@ class TestFallbacks:
 
         run(scene)
 
+    def test_with_as_many_retries_as_if_it_were_the_first(self) -> None:
+        async def scene() -> None:
+            this = Scene(
+                at="a",
+                others=(route("n", "b", retries=1),),
+                model={"retries": 1, "fallbacks": ("n",)},
+                a=NOBODY,
+                b=[NOBODY, OK],
+            )
+            assert (await this.ask()).end == 200
+            assert this.fleet.visited == ["a", "a", "b", "b"]
+
+        run(scene)
+
     def test_each_once_and_none_of_theirs(self) -> None:
         async def scene() -> None:
             other = route("n", "b", retries=0, fallbacks=("m", "o"))
@@ -432,6 +447,31 @@ class TestEjection:
                 await asking
             assert this.all[0].standing.failures == counts
             assert this.all[0].in_flight == 0
+
+        run(scene)
+
+    def test_each_attempt_is_judged_for_itself(self) -> None:
+        async def scene() -> None:
+            breaks: Script = (Head(), b"a", Die(UpstreamFailed(reason="reset")))
+            this = Scene(
+                at="a", others=(route("n", "b"),), model={"retries": 0, "fallbacks": ("n",)}, a=says(503), b=breaks
+            )
+            it = await this.ask()
+            assert it.attempts == [("a", "503"), ("b", "no answer")]
+            assert [endpoint.standing.failures for endpoint in this.all] == [1, 1]
+
+        run(scene)
+
+    def test_a_probe_that_fails_in_its_own_way(self) -> None:
+        async def scene() -> None:
+            this = Scene(a=[says(500), OK], b=OK)
+            await this.eject("a")
+            await asyncio.sleep(1.3)
+            assert (await this.ask()).attempts == [("a", "500")]
+            await asyncio.sleep(1.3)
+            assert (await this.ask()).attempts == [("b", "ok")], "two seconds this time"
+            await asyncio.sleep(1.3)
+            assert (await this.ask()).attempts == [("a", "ok")]
 
         run(scene)
 
@@ -673,6 +713,7 @@ class TestRefusals:
             assert (await this.ask()).end == 200
             assert asyncio.get_running_loop().time() - since <= DRAIN_SECONDS + 0.025
             assert this.fleet.visits[0].left
+            assert this.fleet.visits[0].reads <= 8
 
         run(scene)
 

@@ -65,6 +65,13 @@ def test_failures_of_both_kinds_add_up() -> None:
     assert ward.all[0].ejected
 
 
+def test_unreached_ones_in_a_row_means_in_a_row() -> None:
+    ward = Ward()
+    for unreached in (True, True, False, True):
+        ward.fail(0, unreached=unreached)
+    assert not ward.all[0].ejected
+
+
 def test_only_a_whole_answer_ends_a_row_of_failures() -> None:
     ward = Ward()
     ward.fail(0, FAILURES - 1)
@@ -304,6 +311,23 @@ class TestChecks:
         assert ward.fit() == [0, 1]
         assert ward.said == [("ejected", "http://0"), ("restored", "http://0")]
 
+    def test_again_and_again(self) -> None:
+        ward = Ward()
+        for _ in range(3):
+            for _ in range(UNWELL):
+                ward.health.checked(ward.all[0], "why")
+            ward.clock.advance(1e6)
+            assert ward.fit() == [1]
+            ward.health.checked(ward.all[0], None)
+            assert ward.fit() == [0, 1]
+        assert [kind for kind, _ in ward.said] == ["ejected", "restored"] * 3
+
+    def test_many_failed_ones_are_one_ejection(self) -> None:
+        ward = Ward()
+        for _ in range(50):
+            ward.health.checked(ward.all[0], "why")
+        assert ward.all[0].standing.ejections == 1
+
     def test_an_answer_of_the_last_resort_does_not_outvote_them(self) -> None:
         ward = Ward(1)
         for _ in range(UNWELL):
@@ -334,15 +358,20 @@ class TestChecks:
         assert not ward.all[0].ejected
         assert not ward.all[0].standing.probing
 
-    def test_one_that_a_probe_has_out_stays_out_for_the_checks(self) -> None:
+    @pytest.mark.parametrize("well", [True, False])
+    def test_one_that_a_probe_has_out_stays_out_for_the_checks(self, *, well: bool) -> None:
         ward = Ward()
         ward.eject(0, gone=True)
         ward.clock.advance(1)
         trial = ward.probe(0)
         for _ in range(UNWELL):
             ward.health.checked(ward.all[0], "why")
-        ward.health.answered(ward.all[0], trial)
-        assert ward.all[0].ejected
+        if well:
+            ward.health.answered(ward.all[0], trial)
+        else:
+            ward.health.failed(ward.all[0], "why", trial)
+        ward.clock.advance(1e6)
+        assert ward.fit() == [1]
         ward.health.checked(ward.all[0], None)
         assert not ward.all[0].ejected
         assert [kind for kind, _ in ward.said] == ["ejected", "restored"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from weir.settings import BadSettings, Problem, Settings, load, without_effect
+from weir.settings import BadSettings, Problem, Settings, load, remarks
 
 HERE = Path(__file__).parent
 
@@ -266,20 +266,18 @@ class TestCommandLine:
             load(None, {"server": {"port": 0}})
 
 
-class TestWithoutEffect:
-    def test_names_what_was_given_and_is_not_acted_on(self) -> None:
-        assert without_effect(load(HERE / "good.yaml")) == [
-            "models.fallbacks",
-            "models.price",
-            "models.retries",
-            "redis.on_outage",
-            "telemetry.capture_content",
-            "telemetry.otlp_endpoint",
-            "telemetry.trace_sample",
+class TestRemarks:
+    def test_what_was_given_and_is_not_acted_on(self) -> None:
+        assert remarks(load(HERE / "good.yaml")) == [
+            "models.price has no effect in this version",
+            "telemetry.capture_content has no effect in this version",
+            "telemetry.otlp_endpoint has no effect in this version",
+            "telemetry.trace_sample has no effect in this version",
+            "the fallback 'qwen-32b' of model 'llama-3.3-70b' is no other model here, and never asked",
         ]
 
     def test_names_nothing_where_nothing_was_given(self) -> None:
-        assert without_effect(load(None)) == []
+        assert remarks(load(None)) == []
 
     def test_names_nothing_because_of_the_command_line(self) -> None:
-        assert without_effect(load(None, {"server": {"port": 8123}})) == []
+        assert remarks(load(None, {"server": {"port": 8123}})) == []

@@ -1,0 +1,152 @@
+"""Ten times more than can be served: what is served stays as much and as quick, and the rest is told so at once.
+
+Open loop: requests come when they are due, whether or not others were answered. The service takes `PLACES` at a time
+and SERVICE seconds for each, so its capacity is known; without turns a request would wait for all that came before it.
+"""
+
+import asyncio
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import pytest
+
+from tests.system.harness import Admin, Key, Weir, chat_bytes, configuration, eventually
+
+PLACES, WORDS, WORD_SECONDS = 8, 4, 0.05
+SERVICE = WORDS * WORD_SECONDS
+CAPACITY = PLACES / SERVICE  # requests a second
+WAITING, WAIT_SECONDS = 100, 2.0
+PROMPT = " ".join(["river"] * WORDS)
+
+
+@pytest.fixture(scope="module")
+def narrow(redis_url: str) -> Iterator[Weir]:
+    models: list[dict[str, Any]] = [{"name": "echo", "backend": "echo", "echo": {"delay_ms": WORD_SECONDS * 1000}}]
+    server = {"max_in_flight": PLACES, "max_waiting": WAITING, "wait_seconds": WAIT_SECONDS}
+    with Weir(configuration(redis_url, models, server=server)) as weir:
+        yield weir
+
+
+@pytest.fixture(scope="module")
+def team(narrow: Weir, redis_url: str) -> Admin:
+    return Admin(redis_url)
+
+
+@dataclass(slots=True)
+class Seen:
+    """One request: seconds from when it was due. `first` is to the first event."""
+
+    status: int
+    first: float
+    whole: float
+    retry_after: float | None
+    body: bytes
+
+    @property
+    def complete(self) -> bool:
+        return b"[DONE]" in self.body
+
+
+async def ask(weir: Weir, key: Key) -> Seen:
+    began = perf_counter()
+    reader, writer = await asyncio.open_connection("127.0.0.1", weir.port)
+    try:
+        writer.write(chat_bytes(key, "echo", PROMPT, stream=True))
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+        status = int(head.split()[1])
+        first, body = 0.0, b""
+        while not (body.endswith(b"0\r\n\r\n") if status == 200 else body.endswith(b"}}")):
+            piece = await reader.read(65536)
+            if not piece:
+                break
+            first = first or perf_counter() - began
+            body += piece
+        waits = [line.partition(":")[2] for line in head.splitlines() if line.startswith("retry-after:")]
+        whole = perf_counter() - began
+        return Seen(status, first, whole, float(waits[0]) if waits else None, body)
+    finally:
+        writer.close()
+
+
+async def arrive(weir: Weir, key: Key, rate: float, seconds: float) -> list[Seen]:
+    """At random moments, `rate` a second on average."""
+    loop, draw = asyncio.get_running_loop(), random.Random(1)
+    due, end = loop.time(), loop.time() + seconds
+    asked: list[asyncio.Task[Seen]] = []
+    while (due := due + draw.expovariate(rate)) < end:
+        await asyncio.sleep(max(due - loop.time(), 0))
+        asked.append(loop.create_task(ask(weir, key)))
+    return list(await asyncio.gather(*asked))
+
+
+def p99(values: list[float]) -> float:
+    return sorted(values)[math.ceil(len(values) * 0.99) - 1]
+
+
+def at_rest(weir: Weir) -> bool:
+    return weir.metric("weir_in_flight_requests") == 0 and weir.metric("weir_waiting_requests") == 0
+
+
+def test_ten_times_the_load_is_served_as_well_as_it_can_be(narrow: Weir, team: Admin) -> None:
+    key = team.key()
+
+    async def scene() -> tuple[list[Seen], list[Seen], Seen]:
+        full = await arrive(narrow, key, CAPACITY * 1.2, 5)
+        flooded = await arrive(narrow, key, CAPACITY * 10, 8)
+        await asyncio.sleep(2)
+        return full, flooded, await ask(narrow, key)
+
+    full, flooded, after = asyncio.run(scene())
+    served = [one for one in flooded if one.status == 200]
+    refused = [one for one in flooded if one.status == 503]
+    assert len(served) + len(refused) == len(flooded), {one.status for one in flooded}
+    # Those that wait at the end are served after it, so the time of service is a little longer than that of arrivals.
+    goodput = len(served) / (8 + WAIT_SECONDS)
+    most = len([one for one in full if one.status == 200]) / (5 + WAIT_SECONDS)
+    assert goodput > 0.7 * most, f"{goodput:.0f}/s of {most:.0f}/s: it works on what it cannot finish"
+    assert all(one.complete for one in served)
+    assert p99([one.first for one in served]) < WAIT_SECONDS + 3, "who is let in is not kept waiting"
+    assert all(1 <= (one.retry_after or 0) <= 30 for one in refused)
+    assert after.status == 200
+    assert after.whole < 2 + SERVICE, "it is well again as soon as the load is gone"
+    eventually(lambda: at_rest(narrow), why="nothing is left behind")
+
+
+def test_a_greedy_team_moves_nobody_else(narrow: Weir, team: Admin) -> None:
+    """In one queue for all, ten times the load would be seconds of waiting for everybody."""
+    greedy, modest = team.key(team.team()), team.key(team.team())
+
+    async def scene(load: float) -> list[Seen]:
+        flood = asyncio.ensure_future(arrive(narrow, greedy, CAPACITY * load, 9))
+        await asyncio.sleep(2)
+        mine = await arrive(narrow, modest, 6, 6)
+        await flood
+        return mine
+
+    before = asyncio.run(scene(1.2))
+    eventually(lambda: at_rest(narrow))
+    after = asyncio.run(scene(10))
+    assert not [one for one in after if one.status != 200], "the queue is full of others, and there is room"
+    waited = p99([one.first for one in after])
+    assert waited < p99([one.first for one in before]) * 1.2 + SERVICE, f"{waited:.2f} s to the first token"
+    assert waited < WAIT_SECONDS / 2
+    eventually(lambda: at_rest(narrow))
+
+
+def test_the_ops_port_answers_meanwhile(narrow: Weir, team: Admin) -> None:
+    key = team.key()
+
+    async def scene() -> float:
+        flood = asyncio.ensure_future(arrive(narrow, key, CAPACITY * 10, 3))
+        await asyncio.sleep(1)
+        waiting = await asyncio.to_thread(narrow.metric, "weir_waiting_requests")
+        await flood
+        return waiting
+
+    assert asyncio.run(scene()) > 0
+    assert narrow.metric("weir_requests_total", 'outcome="refused_overload"') > 0
+    eventually(lambda: at_rest(narrow))
