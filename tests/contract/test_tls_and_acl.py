@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +14,11 @@ from tests.contract.world import ask
 from tests.fakes.certificates import Authority, there_is_openssl
 from tests.fakes.redis_cluster import Cluster, Sentinels, Server, one, program
 from weir.auth.directory_redis import NoSuchTeam
-from weir.core.commands import CommandRefused
 from weir.core.errors import StoreUnavailable
 from weir.core.types import Limits
 from weir.store import Batcher, ClusterCommands, commands_for, connect
-from weir.store import connect as connect_module
 from weir.store.connect import Place, printable
+from weir.store.connect import __doc__ as url_forms
 
 needs_server = pytest.mark.skipif(program() is None, reason="no redis-server or valkey-server on the PATH")
 needs_openssl = pytest.mark.skipif(not there_is_openssl(), reason="no openssl command")
@@ -41,10 +38,12 @@ FORMS = [
     ("nothing", "redis://", "one", [("localhost", 6379)], "", {}),
     ("port-and-db", "redis://h:7000/3", "one", [("h", 7000)], "", {"db": 3}),
     ("user", "redis://u:p%40%2F%3A@h", "one", [("h", 6379)], "", {"username": "u", "password": "p@/:"}),
+    ("slash-in-password", "redis://u:a/b#c@h/1", "one", [("h", 6379)], "", {"username": "u", "password": "a/b#c", "db": 1}),
     ("password-only", "redis://:p@h", "one", [("h", 6379)], "", {"password": "p"}),
     ("ipv6", "redis://[::1]:7000", "one", [("::1", 7000)], "", {}),
     ("tls", "rediss://h?ssl_cert_reqs=none", "one", [("h", 6379)], "", {"ssl_cert_reqs": "none"}),
     ("socket", "unix:///run/redis.sock?db=2", "one", [("/run/redis.sock", 0)], "", {"db": 2}),
+    ("socket-with-an-at", "unix:///run/a@b.sock", "one", [("/run/a@b.sock", 0)], "", {}),
     ("socket-user", "unix://u:p@/run/r.sock", "one", [("/run/r.sock", 0)], "", {"username": "u", "password": "p"}),
     ("sentinel", "redis+sentinel://a,b:2,[::1]:3/main/1", "sentinel", [("a", 26379), ("b", 2), ("::1", 3)], "main", {"db": 1}),
     ("sentinel-no-db", "redis+sentinel://u:p@a/main", "sentinel", [("a", 26379)], "main", {"username": "u", "password": "p"}),
@@ -78,7 +77,6 @@ WRONG = [
     ("another-scheme", "http://u:sesame@h", "begins with"),
     ("port-of-letters", "redis://h:sesame", "number for a port"),
     ("port-too-large", "redis://h:70000", "number for a port"),
-    ("slash-in-password", "redis://u:ses/ame@h", "number for a port|number of a database"),
     ("question-in-password", "redis://u:ses?ame@h", "%3F"),
     ("question-and-word", "redis://u:x?sesame&y@h", "%3F"),
     ("hash-in-password", "redis://u:ses#ame/x@h:1/sesame", "number of a database"),
@@ -107,7 +105,6 @@ async def test_a_url_that_is_wrong_is_refused_with_a_sentence_that_holds_no_secr
     for use in (connect, commands_for):
         with pytest.raises(ValueError, match=says) as error:
             use(url)
-        assert not re.search("sesame|ses|ame@", str(error.value)) or "sesame" not in url + "sesame"
         for part in ("sesame", "ses/", "/ame", "ses?"):
             assert part not in str(error.value)
 
@@ -184,6 +181,11 @@ def strict_server(authority: Authority) -> Iterator[Server]:
         yield server
 
 
+def own(world: LineWorld, number: int) -> asyncio.Future[Any]:
+    """A reply that only one caller may get, of a command that Weir may give."""
+    return world.line.call("EVAL", "return ARGV[1]", 1, "weir:{own}", number)
+
+
 async def works(world: LineWorld) -> None:
     """Admission, settlement and the directory, and a value that fills many records of TLS."""
     principal = await world.caller(Limits(tpm=1, burst_seconds=60_000), Limits(concurrency=3))
@@ -195,7 +197,7 @@ async def works(world: LineWorld) -> None:
     assert [key.id for key in await world.directory.keys()] == [principal.key_id]
     big = "x" * 3_000_000
     assert await world.line.call("SET", "weir:big", big) == b"OK"
-    echoes = await asyncio.gather(world.line.call("GET", "weir:big"), *(world.line.call("ECHO", n) for n in range(99)))
+    echoes = await asyncio.gather(world.line.call("GET", "weir:big"), *(own(world, n) for n in range(99)))
     assert echoes == [big.encode(), *(str(number).encode() for number in range(99))]
     await world.line.call("DEL", "weir:big")
     await world.dismiss(principal)
@@ -334,19 +336,11 @@ async def test_sentinels_work_over_tls(authority: Authority) -> None:
 # -- users
 
 
-def documented(text: str) -> list[str]:
-    """The user of the docstring, with the part for clusters."""
-    document = connect_module_text()
-    begin = document.index(text)
-    lines = document[begin:].split("\n\n")[0].replace("and on a cluster", "")
-    return lines.split()
-
-
-def connect_module_text() -> str:
-    from weir.store.connect import __doc__ as text  # noqa: PLC0415
-
-    assert text
-    return text
+def documented(user: str) -> list[str]:
+    """The words of a user in the docstring, with the part for clusters."""
+    assert url_forms
+    begin = url_forms.index(user)
+    return url_forms[begin:].split("\n\n")[0].replace("and on a cluster", "").split()
 
 
 LEAST = [word.replace(">PASSWORD", ">open-sesame") for word in documented("user weir on >PASSWORD ~weir:*")]
@@ -363,7 +357,7 @@ async def test_the_least_user_is_enough_for_one_server(loop_factory: Callable[[]
             await works(world)
             await everything(world)
             for words in (("FLUSHALL",), ("KEYS", "*"), ("CONFIG", "GET", "*"), ("GET", "another")):
-                with pytest.raises((StoreUnavailable, CommandRefused), match=""):
+                with pytest.raises(StoreUnavailable):
                     await world.line.call(*words)
                 await eventually(lambda: pings(world))
         async with line_world(f"redis://weir:open-sesame@127.0.0.1:{server.port}/3") as world:
@@ -426,9 +420,10 @@ async def test_what_a_user_may_not_is_named_with_the_user(without: str, word: st
 
 @needs_server
 async def test_a_wrong_password_is_named_with_the_user_everywhere() -> None:
-    with one(*allowed()) as server, Cluster(server_options=(*allowed(), "--user", "default", "off")) as cluster:
+    with one(*allowed()) as server, Cluster(server_options=allowed()) as cluster:
         for url in (f"redis://weir:sesame@127.0.0.1:{server.port}", cluster.url.replace("://", "://weir:sesame@")):
             why, taken = await refused(url)
+            assert "user 'weir'" in why
             assert "invalid username-password" in why
             assert "sesame" not in why
             assert taken < 10.0

@@ -104,6 +104,10 @@ def check(config: ConfigFile = Path("weir.yaml")) -> None:
         count = len(error.problems)
         print(f"{count} problem{'s' if count > 1 else ''} in {config}.", file=sys.stderr)
         raise typer.Exit(1) from None
+    if settings.redis.url:
+        from weir.cli.where import readable_or_exit
+
+        readable_or_exit(settings.redis.url.get_secret_value())
     for remark in remarks(settings):
         print(f"{config}: {remark}.")
     print(f"{config} is good: {len(settings.models)} models, {len(settings.teams)} teams.")

@@ -18,7 +18,7 @@ from weir.auth.directory_redis import AlreadyThere, Directory, NoSuchTeam
 from weir.auth.records import Invalid
 from weir.cli.options import fail
 from weir.cli.sockets import CannotListen, listen
-from weir.cli.where import DEFAULT_URL, settings_or_exit
+from weir.cli.where import DEFAULT_URL, readable_or_exit, settings_or_exit
 from weir.core.types import Limits
 from weir.reload import Source
 from weir.settings import BadSettings, Problem, Settings, load
@@ -64,6 +64,7 @@ def start(flags: Start) -> None:
 
         configure(settings.telemetry.log_level)
         url = _redis_url(flags, settings, stack, quick=quick)
+        readable_or_exit(url)
         try:
             host = settings.server.host
             sockets = [
@@ -147,10 +148,7 @@ def _redis_url(flags: Start, settings: Settings, stack: ExitStack, *, quick: boo
 async def _first_key(flags: Start, settings: Settings, url: str) -> str | None:
     """Whatever makes the first request possible; returns what to tell the person."""
     pepper = settings.keys.pepper.get_secret_value().encode() if settings.keys.pepper else None
-    try:
-        redis = connect(url)
-    except ValueError as error:
-        raise fail(f"--redis-url {printable(url)} cannot be read: {error}.") from None
+    redis = connect(url)
     directory = Directory(redis, pepper=pepper)
     try:
         if flags.api_key:

@@ -11,7 +11,7 @@ from weir.auth.directory_redis import AlreadyThere, Directory, NoSuchKey, NoSuch
 from weir.auth.records import Invalid
 from weir.cli.options import fail
 from weir.settings import BadSettings, Settings, load
-from weir.store.connect import connect, printable
+from weir.store.connect import Place, connect, printable
 from weir.store.embedded import running_url
 
 T = TypeVar("T")
@@ -36,9 +36,18 @@ def locate(config: Path | None, redis_url: str | None) -> tuple[str, bytes | Non
     return redis_url or configured or (None if config else running_url()) or DEFAULT_URL, pepper
 
 
+def readable_or_exit(url: str) -> None:
+    """A Redis URL that means something; a server need not be there."""
+    try:
+        Place.of(url)
+    except ValueError as error:
+        raise fail(f"the Redis URL {printable(url)} cannot be read: {error}.") from None
+
+
 def on(config: Path | None, redis_url: str | None, work: Callable[[Directory], Awaitable[T]]) -> T:
     """Do some work on the directory of teams and keys; every way to fail ends in a sentence and exit code 1."""
     url, pepper = locate(config, redis_url)
+    readable_or_exit(url)
 
     async def go() -> T:
         redis = connect(url)
@@ -51,7 +60,7 @@ def on(config: Path | None, redis_url: str | None, work: Callable[[Directory], A
         return asyncio.run(go())
     except (Invalid, NoSuchTeam, NoSuchKey, AlreadyThere) as error:
         raise fail(str(error)) from None
-    except (RedisError, OSError, TimeoutError, ValueError) as error:
+    except (RedisError, OSError, TimeoutError) as error:
         raise fail(
             f"Redis at {printable(url)} cannot be used: {error}. Is it running? --redis-url says where."
         ) from None
