@@ -66,7 +66,7 @@ class Server(Section):
     ops_port: Port = 9090  # health, metrics, administration: never through the ingress
     workers: Annotated[int, Field(ge=1, le=64)] = 1  # one process a pod is the default: more pods, not more processes
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
-    body_timeout_seconds: Seconds = 30.0  # a body that does not arrive in this time is refused (408)
+    body_timeout_seconds: Seconds = 30.0  # a head, and then a body, that does not arrive in this time is refused (408)
     sse_keepalive_seconds: Seconds = 15.0  # a comment after this much silence, so that no load balancer cuts a stream
     write_timeout_seconds: Seconds = 30.0  # a client that reads nothing for this long is cut
     keepalive_seconds: Annotated[int, Field(ge=1)] = 75  # longer than a load balancer's (60), or it meets a closing one

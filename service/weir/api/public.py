@@ -52,6 +52,10 @@ def create(api: APIRouter, *, docs: bool) -> FastAPI:
     def openapi() -> Json:
         if app.openapi_schema is None:
             schema = described()
+            for path, operations in schema["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)  # FastAPI's own word; here nothing can be malformed
+                    operation["responses"] |= refusals(*OF_LOOKING, *(("404",) if "{model}" in path else ()))
             schema["paths"] |= _hot_paths()
             schema.setdefault("components", {})["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"key": []}]
@@ -61,27 +65,68 @@ def create(api: APIRouter, *, docs: bool) -> FastAPI:
     return app
 
 
+# What each status of our own says; OpenAPI lists them with every operation that can give it.
+REFUSALS = {
+    "400": "The request cannot be understood; `param` names the field.",
+    "401": "No such key, or no longer.",
+    "404": "No such model, or not for this key.",
+    "408": "The request did not arrive in time.",
+    "413": "The body is too large.",
+    "415": "The body is compressed.",
+    "429": "A limit refuses: `code` says which, `retry-after` when to come back.",
+    "431": "The headers are too large.",
+    "500": "A bug of Weir's own; report the `x-request-id`.",
+    "502": "The model's server is not there, or answers nonsense.",
+    "503": "Come back after `retry-after`.",
+    "504": "The model's server took too long; the message says in which phase.",
+}
+OF_LOOKING = ("400", "401", "431", "500", "503")
+_ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code")},
+        }
+    },
+}
+
+
+def refusals(*statuses: str) -> Json:
+    """OpenAPI's responses for these statuses."""
+    return {
+        status: {"description": REFUSALS[status], "content": {"application/json": {"schema": _ERROR}}}
+        for status in statuses
+    }
+
+
 def _hot_paths() -> Json:
     """The request path in OpenAPI's words: the fields that Weir decides on; every other passes untouched."""
     text: Json = {"type": "string"}
-    whole: Json = {"type": "integer", "minimum": 1}
+    tokens: Json = {"type": ["integer", "null"], "minimum": 1, "maximum": 2**31 - 1}
+    choices: Json = {"type": ["integer", "null"], "minimum": 1, "maximum": 128}
     generating: Json = {
-        "stream": {"type": "boolean"},
-        "max_tokens": whole,
-        "n": {"type": "integer", "minimum": 1, "maximum": 128},
-        "stream_options": {"type": "object", "properties": {"include_usage": {"type": "boolean"}}},
+        "stream": {"type": ["boolean", "null"]},
+        "max_tokens": tokens,
+        "n": choices,
+        "stream_options": {
+            "type": ["object", "null"],
+            "properties": {"include_usage": {"type": ["boolean", "null"]}},
+        },
     }
-    texts: Json = {"oneOf": [text, {"type": "array", "items": {}}]}
+    texts: Json = {"oneOf": [text, {"type": "array", "items": {}, "minItems": 1}]}
     return {
         "/v1/chat/completions": _operation(
             "Chat with a model",
             "messages",
             {"type": "array", "items": {"type": "object"}, "minItems": 1},
-            {**generating, "max_completion_tokens": whole},
+            {**generating, "max_completion_tokens": tokens},
             streams=True,
         ),
         "/v1/completions": _operation(
-            "Complete a text", "prompt", texts, {**generating, "best_of": whole}, streams=True
+            "Complete a text", "prompt", texts, {**generating, "best_of": choices}, streams=True
         ),
         "/v1/embeddings": _operation("Embed texts", "input", texts, {}, streams=False),
     }
@@ -92,44 +137,22 @@ def _operation(summary: str, required: str, form: Json, fields: Json, *, streams
         "type": "object",
         "required": ["model", required],
         "properties": {
-            "model": {"type": "string", "description": "GET /v1/models lists them."},
+            "model": {"type": "string", "minLength": 1, "description": "GET /v1/models lists them."},
             required: form,
             **fields,
         },
         "additionalProperties": True,
     }
-    error = {
-        "type": "object",
-        "properties": {
-            "error": {
-                "type": "object",
-                "properties": {name: {"type": ["string", "null"]} for name in ("message", "type", "param", "code")},
-            }
-        },
-    }
     answer: Json = {"application/json": {"schema": {"type": "object"}}}
     if streams:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
-    refusals = {
-        "400": "The request cannot be understood; `param` names the field.",
-        "401": "No such key, or no longer.",
-        "404": "No such model, or not for this key.",
-        "413": "The body is too large.",
-        "429": "A limit refuses: `code` says which, `retry-after` when to come back.",
-        "502": "The model's server is not there, or answers nonsense.",
-        "503": "Come back after `retry-after`.",
-        "504": "The model's server took too long; the message says in which phase.",
-    }
     return {
         "post": {
             "summary": summary,
             "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
             "responses": {
                 "200": {"description": "The model's answer, as it came.", "content": answer},
-                **{
-                    status: {"description": why, "content": {"application/json": {"schema": error}}}
-                    for status, why in refusals.items()
-                },
+                **refusals(*REFUSALS),
             },
         }
     }

@@ -22,6 +22,11 @@ from weir.core.types import Endpoint
 
 WORD = re.compile(r"\S+\s*")
 DIMENSIONS = 64
+INLINE_MAX = 64 * 1024  # bytes of a request that is answered on the spot
+# A few bytes may ask for much; with these bounds it is less than a tenth of a second.
+ANSWERS_MAX = 2048  # of one request, and vectors; OpenAI takes as many inputs
+NUMBERS_MAX = 200_000  # in all vectors of one answer
+SAMPLE_MAX = 10_000  # values in an answer of a form
 JSON = b"application/json"
 EVENTS = b"text/event-stream; charset=utf-8"
 NOBODY_SPOKE = "Say something, and I will say it too."
@@ -46,37 +51,19 @@ class EchoBackend:
 class _Echo:
     """The block and the answer in one."""
 
-    __slots__ = ("_pieces", "content_type", "headers", "status")
+    __slots__ = ("_call", "_delay", "_pieces", "content_type", "headers", "status")
 
     def __init__(self, call: Call, delay: float) -> None:
+        self._call = call
+        self._delay = delay
         self.headers: Headers = []
-        try:
-            request = orjson.loads(call.body)
-            answer = ANSWERS[call.path](request)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            self.status, self.content_type = 400, JSON
-            self._pieces = _once(
-                orjson.dumps(
-                    {
-                        "error": {
-                            "message": f"The echo model does not understand this: {error!r}",
-                            "type": "invalid_request_error",
-                            "param": None,
-                            "code": None,
-                        }
-                    }
-                )
-            )
-            return
-        self.status = 200
-        if isinstance(answer, dict):
-            self.content_type = JSON
-            self._pieces = _once(orjson.dumps(answer))
-        else:
-            self.content_type = EVENTS
-            self._pieces = _paced(answer, delay)
 
     async def __aenter__(self) -> BackendResponse:
+        # A model at work is elsewhere, too: what takes long must not keep the loop.
+        call = self._call
+        small = len(call.body) <= INLINE_MAX
+        self.status, self.content_type, answer = _answer(call) if small else await asyncio.to_thread(_answer, call)
+        self._pieces = _once(answer) if isinstance(answer, bytes) else _paced(answer, self._delay)
         return self
 
     async def read(self) -> bytes:
@@ -94,6 +81,21 @@ class _Echo:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._pieces.aclose()  # type: ignore[attr-defined]  # both are generators
+
+
+def _answer(call: Call) -> tuple[int, bytes, bytes | Iterator[Json]]:
+    """Status, content type, and the whole answer or its events."""
+    try:
+        answer = ANSWERS[call.path](orjson.loads(call.body))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        refusal = {
+            "message": f"The echo model does not understand this: {error!r}",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": None,
+        }
+        return 400, JSON, orjson.dumps({"error": refusal})
+    return (200, JSON, orjson.dumps(answer)) if isinstance(answer, dict) else (200, EVENTS, answer)
 
 
 async def _once(body: bytes) -> AsyncIterator[bytes]:
@@ -174,7 +176,7 @@ def _tool_calls(request: Json, heard: str) -> list[Json]:
             "type": "function",
             "function": {
                 "name": tool["name"],
-                "arguments": orjson.dumps(_sample(tool.get("parameters") or {}, heard)).decode(),
+                "arguments": orjson.dumps(_Form(heard, form := tool.get("parameters") or {}).sample(form)).decode(),
             },
         }
         for number, tool in enumerate(tools)
@@ -186,39 +188,47 @@ def _shaped(request: Json, heard: str) -> str:
     form = request.get("response_format") or {}
     if form.get("type") == "json_schema":
         schema = form["json_schema"].get("schema") or {}
-        return orjson.dumps(_sample(schema, heard, schema)).decode()
+        return orjson.dumps(_Form(heard, schema).sample(schema)).decode()
     if form.get("type") == "json_object":
         return orjson.dumps({"echo": heard}).decode()
     return heard
 
 
-def _sample(schema: Json, heard: str, root: Json | None = None, depth: int = 0) -> Any:
+class _Form:
     """A value of a JSON schema, with what was heard wherever a text fits; nothing fancy, but it validates."""
-    root = schema if root is None else root
-    if depth > 20:
-        return None
-    if "$ref" in schema:
-        found = root
-        for step in schema["$ref"].removeprefix("#/").split("/"):
-            found = found[step]
-        return _sample(found, heard, root, depth + 1)
-    for choice in ("anyOf", "oneOf", "allOf"):
-        if schema.get(choice):
-            return _sample(schema[choice][0], heard, root, depth + 1)
-    if "const" in schema:
-        return schema["const"]
-    if schema.get("enum"):
-        return schema["enum"][0]
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    kind = kind[0] if isinstance(kind, list) else kind
-    if kind == "object":
-        return {
-            name: _sample(inner, heard, root, depth + 1) for name, inner in (schema.get("properties") or {}).items()
-        }
-    if kind == "array":
-        return [_sample(schema.get("items") or {}, heard, root, depth + 1) for _ in range(schema.get("minItems") or 1)]
-    plain: Json = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1.0), "boolean": True}
-    return plain.get(kind, None if kind == "null" else heard)
+
+    def __init__(self, heard: str, root: Json) -> None:
+        self._heard = heard
+        self._root = root
+        self._left = SAMPLE_MAX
+
+    def sample(self, schema: Json, depth: int = 0) -> Any:  # noqa: C901 - one kind of schema after another
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"the form has more than {SAMPLE_MAX} values")
+        if depth > 20:
+            return None
+        if "$ref" in schema:
+            found = self._root
+            for step in schema["$ref"].removeprefix("#/").split("/"):
+                found = found[step]
+            return self.sample(found, depth + 1)
+        for choice in ("anyOf", "oneOf", "allOf"):
+            if schema.get(choice):
+                return self.sample(schema[choice][0], depth + 1)
+        if "const" in schema:
+            return schema["const"]
+        if schema.get("enum"):
+            return schema["enum"][0]
+        kind = schema.get("type", "object" if "properties" in schema else "string")
+        kind = kind[0] if isinstance(kind, list) else kind
+        if kind == "object":
+            properties = schema.get("properties") or {}
+            return {name: self.sample(inner, depth + 1) for name, inner in properties.items()}
+        if kind == "array":
+            return [self.sample(schema.get("items") or {}, depth + 1) for _ in range(schema.get("minItems") or 1)]
+        plain: Json = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1.0), "boolean": True}
+        return plain.get(kind, None if kind == "null" else self._heard)
 
 
 # -- the rest --------------------------------------------------------------------------------------------------------
@@ -228,7 +238,10 @@ def _completion(request: Json) -> Json | Iterator[Json]:
     prompt = request["prompt"]
     prompts = prompt if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else [prompt]
     texts = [_text(one) if not isinstance(one, list) else " ".join(map(str, one)) for one in prompts]
-    answers = [_spoken(request, text) for text in texts for _ in range(int(request.get("n") or 1))]
+    choices = int(request.get("n") or 1)
+    if len(texts) * choices > ANSWERS_MAX:
+        raise ValueError(f"at most {ANSWERS_MAX} answers, and this asks for {len(texts) * choices}")
+    answers = [said for text in texts for said in [_spoken(request, text)] * choices]
     usage = _usage(sum(len(WORD.findall(text)) for text in texts), sum(len(said) for said, _ in answers))
     head = {**_head(request, "cmpl"), "object": "text_completion"}
     if request.get("stream"):
@@ -258,6 +271,8 @@ def _embedding(request: Json) -> Json:
     size = int(request.get("dimensions") or DIMENSIONS)
     if not 1 <= size <= 4096:
         raise ValueError("dimensions must be between 1 and 4096")
+    if len(inputs) > ANSWERS_MAX or len(inputs) * size > NUMBERS_MAX:
+        raise ValueError(f"at most {ANSWERS_MAX} inputs and {NUMBERS_MAX} numbers in all")
     vectors = [_vector(orjson.dumps(one), size) for one in inputs]
     as_text = request.get("encoding_format") == "base64"
     tokens = sum(len(one) if isinstance(one, list) else len(WORD.findall(str(one))) for one in inputs)

@@ -6,6 +6,7 @@ Stopping is `gateway.drain`'s; the servers' own deadlines are longer than ours a
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -16,14 +17,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from weir.app import FLUSH_SECONDS, Application, application
 from weir.core.asgi import App, Headers
-from weir.core.errors import BadRequest
-from weir.gateway.head import new_request_id
+from weir.core.errors import BadRequest, GatewayError, HeadersTooLarge, HeadTimeout
+from weir.gateway.head import HEADERS_MAX, new_request_id
 from weir.gateway.replies import LAST, error_body
 from weir.gateway.wire import EXTENSION, Rest
 from weir.reload import Source
 from weir.settings import Settings
 
 MARGIN_SECONDS = 10.0
+_OTHER_PROTOCOL = re.compile(rb" (?:RTSP|ICE)/1\.0\r\n")
 
 
 class UvicornWire:
@@ -72,7 +74,7 @@ class UvicornWire:
             chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
             if not more:
                 chunk += b"0\r\n\r\n"
-        if self._cycle.disconnected:
+        if self._cycle.disconnected or self._transport.is_closing():
             return None
         self._transport.write(chunk)
         if not more:
@@ -95,7 +97,7 @@ class UvicornWire:
         return b"".join((STATUS_LINE[status], *lines, framing, b"\r\n"))
 
     def _write(self, data: bytes) -> Rest:
-        if self._cycle.disconnected:
+        if self._cycle.disconnected or self._transport.is_closing():
             return None
         self._transport.write(data)
         return self._flow.drain() if self._flow.write_paused else None
@@ -112,18 +114,50 @@ class UvicornWire:
 
 
 class Protocol(HttpToolsProtocol):
-    """uvicorn's, but what is not HTTP is refused in our words, and the request path gets a wire of its own."""
+    """uvicorn's, with bounds on a head's time and size, and strict about what a request is.
+
+    What is not HTTP is refused in our words, and the request path gets a wire of its own.
+    """
 
     lost = False
+    deaf = False  # what comes is not HTTP, and an answer is still on its way: nothing more is read
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.listening: dict[UvicornWire, Callable[[], None]] = {}  # who wants to hear that the client has left
+        self.head_since: float | None = self.loop.time()  # a head is waited for, or begun; None: not now
+        self._head_size = 0
+        self._latest = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self.deaf:
+            return
+        if self.head_since is not None:
+            self._head_size += len(data)
+        self._latest = data
+        super().data_received(data)
+        self._latest = b""
+        if self.head_since is None:
+            # Bytes that begin nothing, as blank lines, have stopped uvicorn's own timer.
+            if self.timeout_keep_alive_task is None and self.cycle.response_complete:
+                self.head_since = self.loop.time()
+        elif self._head_size > HEADERS_MAX * 2 and not self.transport.is_closing():
+            self._refuse(HeadersTooLarge())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.head_since = self.loop.time()
 
     def on_headers_complete(self) -> None:
-        if not self.url.startswith(b"/") and self.parser.get_method() != b"OPTIONS":
-            # What looks like another server's address is a path for one reader and a host for the next.
+        self.head_since, self._head_size = None, 0
+        # What could be two things for two readers is refused: a target that looks like another server's address, a
+        # version that frames bodies in another way.
+        if not self.url.startswith(b"/") and not (self.url == b"*" and self.parser.get_method() == b"OPTIONS"):
             raise ValueError("a request's target must be a path")
+        version = self.parser.get_http_version()
+        # The parser takes RTSP/1.0 and ICE/1.0 too, and does not say so.
+        if version not in {"1.1", "1.0"} or (version == "1.0" and _OTHER_PROTOCOL.search(self._latest)):
+            raise ValueError("the version must be HTTP/1.1 or HTTP/1.0")
         super().on_headers_complete()
         self.scope["extensions"] = {EXTENSION: UvicornWire(self, self.cycle)}  # type: ignore[dict-item]
 
@@ -133,19 +167,46 @@ class Protocol(HttpToolsProtocol):
         for gone in tuple(self.listening.values()):
             gone()
 
+    def look(self, now: float, head_seconds: float) -> None:
+        """End a connection whose head does not come."""
+        if self.head_since is not None and now - self.head_since > head_seconds and not self.transport.is_closing():
+            if self._head_size:
+                self._refuse(HeadTimeout())
+            else:
+                self.transport.close()  # it never asked anything
+
     def send_400_response(self, msg: str) -> None:
-        error = BadRequest("The request is not valid HTTP/1.1.", reason=msg)
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            # Whoever asked before gets the answer to that, and then the end.
+            self.cycle.keep_alive = False
+            self.deaf = True
+            return
+        self._refuse(BadRequest("The request is not valid HTTP/1.1.", reason=msg))
+
+    def _refuse(self, error: GatewayError) -> None:
         body = error_body(error)
         head = (
-            f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
             f"x-request-id: {new_request_id()}\r\nconnection: close\r\n\r\n"
         )
-        self.transport.write(head.encode() + body)
+        self.transport.write(STATUS_LINE[error.status] + head.encode() + body)
         self.transport.close()
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: stopping is ours."""
+    """uvicorn without its signal handlers: stopping is ours. Looks after connections that ask nothing."""
+
+    def __init__(self, config: uvicorn.Config, head_seconds: float) -> None:
+        super().__init__(config)
+        self._head_seconds = head_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second, from uvicorn."""
+        if not counter % 10:
+            now = asyncio.get_running_loop().time()
+            for connection in tuple(self.server_state.connections):
+                connection.look(now, self._head_seconds)  # type: ignore[union-attr]  # they are of our Protocol
+        return await super().on_tick(counter)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -193,7 +254,8 @@ def _server(app: App, settings: Settings) -> Server:
             proxy_headers=False,
             timeout_keep_alive=settings.server.keepalive_seconds,
             timeout_graceful_shutdown=int(FLUSH_SECONDS + MARGIN_SECONDS),
-        )
+        ),
+        settings.server.body_timeout_seconds,
     )
 
 

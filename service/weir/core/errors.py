@@ -111,6 +111,10 @@ class BodyTimeout(GatewayError):
     message = "The request body did not arrive in time. Send it whole, or check the network in between."
 
 
+class HeadTimeout(BodyTimeout):
+    message = "The request's headers did not arrive in time. Send them whole, or check the network in between."
+
+
 class MethodNotAllowed(GatewayError):
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
     outcome = "refused_request"
