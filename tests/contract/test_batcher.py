@@ -12,6 +12,7 @@ import pytest
 import uvloop
 
 from tests.contract.world import ask, real_time_world
+from tests.fakes.fault_proxy import Fault, FaultProxy
 from tests.fakes.redis_server import RedisServer
 from weir.core.commands import CommandRefused, Commands
 from weir.core.errors import StoreUnavailable
@@ -687,3 +688,45 @@ def unused_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+async def test_a_server_that_is_always_late_is_away_until_it_is_in_time_again(own_redis: RedisServer) -> None:
+    """Or everybody would wait for the whole deadline, and every probe would say that all is well."""
+    with FaultProxy(own_redis.host, own_redis.port) as proxy:
+        changes: list[tuple[bool, str]] = []
+        async with batching(f"redis://127.0.0.1:{proxy.port}", seconds=0.2, changes=changes) as batcher:
+            await recovers(batcher)
+            changes.clear()
+            await asyncio.to_thread(proxy.switch, to_client=Fault(latency_ms=400))
+
+            async def asked_again() -> bool:
+                with contextlib.suppress(StoreUnavailable):
+                    await batcher.call("ECHO", "x")
+                return not batcher.up
+
+            await within(SOON, asked_again)
+            assert ups(changes) == [False]
+            assert "longer than 0.2 s" in changes[0][1]
+            with pytest.raises(StoreUnavailable) as error:
+                await asyncio.wait_for(batcher.call("ECHO", "x"), 0.1)
+            assert not error.value.sent, "nobody waits for it any more"
+            await asyncio.to_thread(proxy.heal)
+            await recovers(batcher)
+            assert ups(changes) == [False, True]
+            assert await batcher.call("ECHO", "x") == b"x"
+
+
+async def test_a_server_that_is_late_now_and_then_is_not_away(own_redis: RedisServer) -> None:
+    with FaultProxy(own_redis.host, own_redis.port) as proxy:
+        changes: list[tuple[bool, str]] = []
+        async with batching(f"redis://127.0.0.1:{proxy.port}", seconds=0.2, changes=changes) as batcher:
+            await recovers(batcher)
+            changes.clear()
+            for _ in range(3):
+                await asyncio.to_thread(proxy.switch, to_client=Fault(latency_ms=700))
+                with pytest.raises(StoreUnavailable):
+                    await batcher.call("ECHO", "x")
+                await asyncio.to_thread(proxy.heal)
+                await asyncio.sleep(1.0)
+                assert await batcher.call("ECHO", "x") == b"x"
+            assert changes == []

@@ -12,7 +12,7 @@ from weir.admission.known import Known
 from weir.admission.limiter import Grant, Limiter
 from weir.admission.limiter_local import LocalLimiter
 from weir.admission.token_bucket import PARTS, Rate
-from weir.core.errors import RequestTooLargeForLimit, StoreUnavailable, Unauthenticated
+from weir.core.errors import LimitExceeded, RequestTooLargeForLimit, StoreUnavailable, Unauthenticated
 from weir.core.types import Ask, Limits, Principal, Window
 
 OnOutage = Literal["degrade", "closed", "open"]
@@ -98,6 +98,10 @@ class FailoverLimiter:
             if all(_holds(one, refused.needed) for one in limits):
                 # It fits the limit and only not a replica's share of it: another time it will pass.
                 raise _nobody_knows(outage, "whether there is room for so large a request") from outage
+            refused.degraded = True
+            raise
+        except LimitExceeded as refused:
+            refused.degraded = True
             raise
         grant.degraded = True
         return grant

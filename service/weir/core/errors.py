@@ -131,7 +131,9 @@ class HeadersTooLarge(GatewayError):
 
 
 class LimitExceeded(GatewayError):
-    """A limit of the key or of its team refuses. `window` is the one that does, `windows` are all, for the headers."""
+    """A limit of the key or of its team refuses. `window` is the one that does, `windows` are all, for the headers.
+    `degraded`: Redis is away, and it was this process' share of the limit.
+    """
 
     status, type, code = 429, "rate_limit_error", "rate_limit_exceeded"
     outcome = "refused_limit"
@@ -144,6 +146,7 @@ class LimitExceeded(GatewayError):
         super().__init__(detail, retry_after=retry_after, should_retry=None if waits_help else False)
         self.window = window
         self.windows = windows
+        self.degraded = False
         self.needed = needed
 
 

@@ -146,6 +146,8 @@ class Completions:
             error, windows = await self._standing(error, exchange)
         else:
             windows = ()
+        if isinstance(error, LimitExceeded) and error.degraded:
+            reply.base.append(DEGRADED)
         exchange.status = exchange.status or error.status
         exchange.outcome, exchange.code, exchange.reason = error.outcome, error.code, error.reason or ""
         await reply.fail(error, windows)

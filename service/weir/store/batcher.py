@@ -25,6 +25,8 @@ PENDING_MAX = 20_000
 SECOND_LOOK_SECONDS = 0.02
 HANG_SECONDS = 1.0  # without any reply; then the connection is taken for dead
 PAUSE_FIRST, PAUSE_MAX = 0.1, 2.0  # seconds between attempts to connect
+SLOW_SECONDS = 1.0  # of nothing but replies that come too late; then nobody is made to wait for one any more
+KNOCK_SECONDS = 0.25  # between looks whether they come in time again
 STEADY_SECONDS = 10.0  # a server that refuses us sooner than that is asked again after ever longer pauses
 
 # Kinds of error replies that are not about the command: this server serves nobody now, or not us.
@@ -88,6 +90,8 @@ class Batcher:
         self._up: bool | None = None  # None: not tried yet
         self._why = ""
         self._late = False
+        self._slow = False  # the breaker: open while replies come too late
+        self._missed_since: float | None = None  # since when no reply has come in time
         self._heard = 0.0  # when the last reply came, or the first question after it was asked
         self._watchdog: asyncio.TimerHandle | None = None
         self._broken: asyncio.Future[None] | None = None
@@ -154,6 +158,7 @@ class Batcher:
                 # reader and writer, which are coroutines, a command costs 15 us more.
                 transport = self._transport = connection._writer.transport  # noqa: SLF001 - there is no public way
                 transport.set_protocol(_Replies(self._answered, self._broken))
+                self._slow, self._missed_since = False, None
                 self._change(up=True, why="")
                 self._flush()
                 await self._broken
@@ -227,6 +232,7 @@ class Batcher:
             self._refused(str(reply), waiting)
         elif not waiting.future.done():
             waiting.future.set_result(reply)
+            self._missed_since = None
 
     def _refused(self, text: str, waiting: Waiting) -> None:
         if self._elsewhere is not None and self._elsewhere(text, waiting):
@@ -275,7 +281,40 @@ class Batcher:
                 if one.since + self._patience() <= now:
                     late = StoreUnavailable(reason="no reply from redis in time", retry_after=1.0, sent=True)
                     one.future.set_exception(late)
+            self._missed(now)
         self._watchdog = self._loop.call_later(max(left, SECOND_LOOK_SECONDS), self._bark)
+
+    def _missed(self, now: float) -> None:
+        """Replies come, and too late. After a while of that everybody is told at once, and one look after the other
+        finds out when it is over.
+        """
+        if self._missed_since is None:
+            self._missed_since = now
+        elif now - self._missed_since > SLOW_SECONDS and self._up and self._transport is not None:
+            self._slow = True
+            self._change(up=False, why=f"replies take longer than {self._deadline:g} s")
+            self._loop.call_later(KNOCK_SECONDS, self._knock)
+
+    def _knock(self) -> None:
+        if not self._slow or self._transport is None:
+            return  # a new connection is asked anew
+        now = self._loop.time()
+        knock = self._loop.create_future()
+        knock.add_done_callback(lambda done: self._opened(done, now))
+        self._outbox.append(Waiting(knock, now, _pack(("PING",))))
+        self._flush()
+        if self._watchdog is None:
+            self._watchdog = self._loop.call_later(self._patience(), self._bark)
+
+    def _opened(self, knock: asyncio.Future[Any], since: float) -> None:
+        failed = knock.cancelled() or knock.exception() is not None
+        if not self._slow or self._transport is None:
+            return
+        if failed or self._loop.time() - since > self._deadline:
+            self._loop.call_later(KNOCK_SECONDS, self._knock)
+        else:
+            self._slow, self._missed_since = False, None
+            self._change(up=True, why="")
 
     def _fail_all(self, why: str) -> None:
         waiting, self._waiting = self._waiting, deque()
