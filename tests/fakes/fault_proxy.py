@@ -187,7 +187,7 @@ class _Link:
         self._client = (reader, writer)
         self._server: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._pipes: list[_Pipe] = []
-        self._lost_server = False
+        self.lost_server = False
         self.news = asyncio.Event()  # replaced at every switch, so that whoever waits for the old one looks again
 
     def run(self, ended: Callable[["_Link"], None]) -> None:
@@ -207,7 +207,7 @@ class _Link:
 
     def lose_server(self) -> None:
         if self._server is not None:
-            self._lost_server = True
+            self.lost_server = True
             abort(self._server[1])
             self._tell()
 
@@ -230,7 +230,7 @@ class _Link:
             writers.append(self._server[1])
             no_delay(*writers)
             await self._pass()
-            while self._lost_server and await self._client[0].read(CHUNK):
+            while self.lost_server and await self._client[0].read(CHUNK):
                 pass
         except (OSError, asyncio.CancelledError):  # refused by the server, reset by one of them, or by us
             for writer in writers:
@@ -248,7 +248,7 @@ class _Link:
         ]
         tasks = [asyncio.ensure_future(pipe.run()) for pipe in self._pipes]
         try:
-            while not all(task.done() for task in tasks) and not self._lost_server:
+            while not all(task.done() for task in tasks) and not self.lost_server:
                 await self._news_or_end_of(tasks)
         finally:
             for task in tasks:
@@ -262,7 +262,7 @@ class _Link:
             await asyncio.wait([told, *running], return_when=asyncio.FIRST_COMPLETED)
         finally:
             told.cancel()
-        if not self._lost_server:
+        if not self.lost_server:
             for task in tasks:
                 if task.done():
                     task.result()
@@ -302,6 +302,8 @@ class _Pipe:
         while True:
             arrived, luck, chunk = await self._held.get()
             await self._until_due(arrived, luck)
+            if self._link.lost_server:
+                return  # whatever it looks like from here, the client hears nothing of it
             if chunk is None:
                 raise ConnectionResetError
             if not chunk:

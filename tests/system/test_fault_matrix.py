@@ -191,10 +191,7 @@ class Stage:
             case "hang":
                 proxy.hang()
             case "half-open":
-                proxy.hang()  # or the end of the server's side is passed on before the proxy knows that it is not to
                 proxy.half_open()
-                time.sleep(ARRIVAL)
-                proxy.heal()
             case "slow":
                 proxy.switch(to_client=LATE, to_server=None if redis_side else LATE)
             case "cut":

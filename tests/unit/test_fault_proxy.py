@@ -78,9 +78,11 @@ def asked(client: socket.socket, text: bytes = b"hello") -> bytes:
 def silent(client: socket.socket) -> bool:
     client.settimeout(A_MOMENT)
     try:
-        return not client.recv(1)
+        client.recv(1)
     except TimeoutError:
         return True
+    else:
+        return False  # a byte, or the end
     finally:
         client.settimeout(PATIENCE)
 
