@@ -146,10 +146,13 @@ async def application(settings: Settings, redis_url: str, source: Source | None 
     try:
         yield Application(
             public=Door(hot, WithRequestId(public.create(api, docs=settings.server.docs), request_id)),
-            ops=ops.create(
-                why_not_ready=ready.why_not,
-                exposition=lambda accept: exposition(telemetry.metrics.registry, accept),
-                drain=stop.set,
+            ops=Door(
+                {},
+                ops.create(
+                    why_not_ready=ready.why_not,
+                    exposition=lambda accept: exposition(telemetry.metrics.registry, accept),
+                    drain=stop.set,
+                ),
             ),
             drain=rooms.drain,
             telemetry=telemetry,

@@ -33,7 +33,7 @@ class Configured:
         self._directory = directory
         self._telemetry = telemetry
         self._checks = checks
-        self._endpoints: dict[tuple[str, EndpointSettings], Endpoint] = {}
+        self._endpoints: dict[tuple[str, str], Endpoint] = {}
         self._teams_wanted = asyncio.Event()
         self._take(settings)
 
@@ -92,14 +92,16 @@ class Configured:
             elif name not in self.backends:
                 self.backends[name] = OpenAIBackend()
         self._endpoints = {
-            (model.name, endpoint): self._endpoints.get((model.name, endpoint)) or _endpoint(model, endpoint)
+            (model.name, endpoint.url): _kept(
+                self._endpoints.get((model.name, endpoint.url)), _endpoint(model, endpoint)
+            )
             for model in settings.models
             for endpoint in model.endpoints
         }
         self.routes.replace([self._route(model) for model in settings.models])
 
     def _route(self, model: Model) -> Route:
-        endpoints = [self._endpoints[model.name, endpoint] for endpoint in model.endpoints]
+        endpoints = [self._endpoints[model.name, endpoint.url] for endpoint in model.endpoints]
         to_openai = any("//api.openai.com/" in endpoint.url for endpoint in endpoints)
         timeouts = model.timeouts
         places = [endpoint.max_in_flight for endpoint in endpoints]
@@ -127,6 +129,14 @@ async def apply_teams(settings: Settings, directory: Directory) -> None:
         await directory.put_team(team.name, team.limits())
         for key in team.keys:
             await directory.put_key(team.name, key.name, key.limits(), key.digest)
+
+
+def _kept(known: Endpoint | None, new: Endpoint) -> Endpoint:
+    """The one that requests are counted at, with what is new about it; another key is another endpoint."""
+    if known is None or known.headers != new.headers:
+        return new
+    known.weight, known.max_in_flight, known.health = new.weight, new.max_in_flight, new.health
+    return known
 
 
 def _endpoint(model: Model, endpoint: EndpointSettings) -> Endpoint:

@@ -13,7 +13,7 @@ from weir.settings import BadSettings, Settings
 
 SECONDS = 1.0
 
-_Fingerprint = tuple[int, int, int, int] | None
+Fingerprint = tuple[int, int, int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class Source:
 
     path: Path
     read: Callable[[], Settings]  # raises BadSettings
+    seen: Fingerprint  # of what was read at start; taken before reading, so that no change falls in between
 
 
 class Reload:
@@ -33,7 +34,7 @@ class Reload:
         self._source = source
         self._apply = apply
         self._refused = refused
-        self._taken = self._seen = _fingerprint(source.path)
+        self._taken = self._seen = source.seen
 
     async def tend(self) -> None:
         """For ever."""
@@ -43,21 +44,21 @@ class Reload:
 
     async def look(self) -> None:
         """Once: take what has changed and come to rest since."""
-        now = _fingerprint(self._source.path)
+        now = fingerprint(self._source.path)
         before, self._seen = self._seen, now
         if now == self._taken or now != before:
             return
         self._taken = now
         try:
             # Reading takes as long as some hundred requests.
-            settings = await asyncio.to_thread(self._source.read)
+            await self._apply(await asyncio.to_thread(self._source.read))
         except BadSettings as bad:
             self._refused([str(problem) for problem in bad.problems])
-        else:
-            await self._apply(settings)
+        except Exception as bug:  # noqa: BLE001 - whatever is in this file, the next one is read
+            self._refused([f"{type(bug).__name__}: {bug}"])
 
 
-def _fingerprint(path: Path) -> _Fingerprint:
+def fingerprint(path: Path) -> Fingerprint:
     """None where there is no file, which between two steps of a swap can be so."""
     try:
         found = path.stat()

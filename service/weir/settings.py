@@ -118,6 +118,10 @@ class EndpointSettings(Section):
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("an endpoint's url begins with http:// or https:// and names a host")
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"an endpoint's port is a number up to 65535: {error}") from None
         if parts.username or parts.password:
             raise ValueError("an endpoint's url holds no password; use api_key_env")
         return url.rstrip("/")
@@ -388,13 +392,18 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or "this is not YAML"
         raise BadSettings([Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else 0)]) from error
+    except RecursionError:
+        raise BadSettings([Problem("", "is nested too deeply to be a configuration")]) from None
     if document is None:
         return {}, {}
     if not isinstance(document, dict):
         raise BadSettings([Problem("", "the file must hold names and values, like 'server:' and 'models:'", 1)])
     lines: dict[Path_, int] = {}
     problems: list[Problem] = []
-    _mark_lines(tree, (), lines, problems)
+    try:
+        _mark_lines(tree, (), lines, problems)
+    except RecursionError:  # an anchor that holds itself
+        raise BadSettings([Problem("", "holds itself, by an anchor")]) from None
     if problems:
         raise BadSettings(problems)
     return {str(name): value for name, value in document.items()}, lines

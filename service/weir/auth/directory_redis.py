@@ -239,7 +239,11 @@ class Directory:
         with _reached():
             owner = await self._redis.get(layout.index(known_digest))
             if owner is None:
-                await self.import_key(team, name, limits, known_digest=known_digest)
+                try:
+                    await self.import_key(team, name, limits, known_digest=known_digest)
+                except AlreadyThere:  # another replica starts with the same file
+                    owner = await self._redis.get(layout.index(known_digest))
+            if owner is None:
                 return
             owning_team, _, key_id = _text(owner).partition(" ")
             if owning_team == team:

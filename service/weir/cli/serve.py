@@ -20,7 +20,7 @@ from weir.cli.options import fail
 from weir.cli.sockets import CannotListen, listen
 from weir.cli.where import DEFAULT_URL, readable_or_exit, settings_or_exit
 from weir.core.types import Limits
-from weir.reload import Source
+from weir.reload import Fingerprint, Source, fingerprint
 from weir.settings import BadSettings, Problem, Settings, load
 from weir.store.connect import connect, printable
 from weir.store.embedded import EmbeddedRedis, NoServer
@@ -52,6 +52,7 @@ def start(flags: Start) -> None:
     quick = flags.config is None
     if not quick and (flags.backend or flags.model or flags.upstream):
         raise fail("--backend, --model and --upstream are for starting without a file; put them into 'models:' of it.")
+    seen = fingerprint(flags.config) if flags.config else None
     overrides = _overrides(flags, quick=quick)
     settings = settings_or_exit(flags.config, overrides)
     if not settings.models:
@@ -77,10 +78,10 @@ def start(flags: Start) -> None:
             from weir.cli.workers import serve_many as serve
         else:
             from weir.cli.server import serve_one as serve
-        serve(settings, url, sockets, _greeter(greeting), _source(flags.config, overrides))
+        serve(settings, url, sockets, _greeter(greeting), _source(flags.config, overrides, seen))
 
 
-def _source(config: Path | None, overrides: dict[str, Any]) -> Source | None:
+def _source(config: Path | None, overrides: dict[str, Any], seen: Fingerprint) -> Source | None:
     """What can change while it runs, read again as it was read now."""
     if config is None:
         return None
@@ -91,7 +92,7 @@ def _source(config: Path | None, overrides: dict[str, Any]) -> Source | None:
             raise BadSettings([Problem("models", "there is nothing to serve; add a model")])
         return settings
 
-    return Source(config, read)
+    return Source(config, read, seen)
 
 
 def _share_metrics(stack: ExitStack) -> None:

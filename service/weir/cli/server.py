@@ -5,10 +5,13 @@ Stopping is `gateway.drain`'s; the servers' own deadlines are longer than ours a
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import re
 import signal
 import socket
+import sys
+import termios
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -25,6 +28,7 @@ from weir.reload import Source
 from weir.settings import Settings
 
 MARGIN_SECONDS = 10.0
+PIPELINE_MAX = 16  # requests that wait behind another on one connection
 _OTHER_PROTOCOL = re.compile(rb" (?:RTSP|ICE)/1\.0\r\n")
 
 
@@ -46,7 +50,11 @@ class UvicornWire:
         self.receive = cycle.receive
 
     def body(self) -> bytes | None:
-        return None if self._cycle.more_body else bytes(self._cycle.body)
+        cycle = self._cycle
+        if cycle.more_body:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        return body
 
     def listen(self, gone: Callable[[], None] | None) -> None:
         protocol = self._protocol
@@ -59,6 +67,8 @@ class UvicornWire:
             protocol.loop.call_soon(gone)
 
     def answer(self, status: int, headers: Headers, body: bytes) -> Rest:
+        if self._cycle.response_complete:
+            return None
         rest = self._write(self._head(status, headers, b"content-length: %d\r\n" % len(body)) + body)
         self._end()
         return rest
@@ -70,6 +80,8 @@ class UvicornWire:
         return self._write(head)
 
     def write(self, chunk: bytes, *, more: bool = True) -> Rest:
+        if self._cycle.response_complete:
+            return None
         if self._chunked:
             chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
             if not more:
@@ -80,6 +92,13 @@ class UvicornWire:
         if not more:
             self._end()
         return self._flow.drain() if self._flow.write_paused else None
+
+    def buffered(self) -> int:
+        """With what the kernel holds: it takes in large steps, and a slow reader shows there first."""
+        here, unread = self._transport.get_write_buffer_size(), bytearray(4)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, unread)
+        return here + int.from_bytes(unread, sys.byteorder)
 
     def cut(self) -> None:
         # `close` would wait until the client has read what is buffered, and the one to cut is the one that does not.
@@ -101,6 +120,10 @@ class UvicornWire:
             return None
         self._transport.write(data)
         return self._flow.drain() if self._flow.write_paused else None
+
+    def lose(self) -> None:
+        """The client is gone; uvicorn tells only the newest of several requests."""
+        self._cycle.disconnected = True
 
     def _end(self) -> None:
         cycle = self._cycle
@@ -127,21 +150,24 @@ class Protocol(HttpToolsProtocol):
         self.listening: dict[UvicornWire, Callable[[], None]] = {}  # who wants to hear that the client has left
         self.head_since: float | None = self.loop.time()  # a head is waited for, or begun; None: not now
         self._head_size = 0
+        self._body_open = False  # of the request that was read last
         self._latest = b""
 
     def data_received(self, data: bytes) -> None:
         if self.deaf:
             return
-        if self.head_since is not None:
+        if self.head_since is not None and not self._body_open:
             self._head_size += len(data)
         self._latest = data
         super().data_received(data)
         self._latest = b""
+        if self.transport.is_closing():
+            return
         if self.head_since is None:
-            # Bytes that begin nothing, as blank lines, have stopped uvicorn's own timer.
-            if self.timeout_keep_alive_task is None and self.cycle.response_complete:
+            # Blank lines, or the rest of a request that is answered, have stopped uvicorn's own timer.
+            if self.timeout_keep_alive_task is None and self.cycle is not None and self.cycle.response_complete:
                 self.head_since = self.loop.time()
-        elif self._head_size > HEADERS_MAX * 2 and not self.transport.is_closing():
+        elif self._head_size > HEADERS_MAX * 2:
             self._refuse(HeadersTooLarge())
 
     def on_message_begin(self) -> None:
@@ -158,32 +184,46 @@ class Protocol(HttpToolsProtocol):
         # The parser takes RTSP/1.0 and ICE/1.0 too, and does not say so.
         if version not in {"1.1", "1.0"} or (version == "1.0" and _OTHER_PROTOCOL.search(self._latest)):
             raise ValueError("the version must be HTTP/1.1 or HTTP/1.0")
+        if len(self.pipeline) >= PIPELINE_MAX:
+            raise ValueError("too many requests at once on one connection")
         super().on_headers_complete()
+        self._body_open = True
+        if self.listening:
+            self.flow.resume_reading()  # paused for a request behind another, and then nobody would see the end
         self.scope["extensions"] = {EXTENSION: UvicornWire(self, self.cycle)}  # type: ignore[dict-item]
+
+    def on_message_complete(self) -> None:
+        self._body_open = False
+        super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         super().connection_lost(exc)
-        for gone in tuple(self.listening.values()):
+        self._unset_keepalive_if_required()  # uvicorn leaves it where the end was a reset
+        for wire, gone in tuple(self.listening.items()):
+            wire.lose()
             gone()
 
     def look(self, now: float, head_seconds: float) -> None:
         """End a connection whose head does not come."""
         if self.head_since is not None and now - self.head_since > head_seconds and not self.transport.is_closing():
-            if self._head_size:
+            if self._body_open:
+                self.transport.close()  # answered long ago
+            elif self._head_size or (self.cycle is not None and not self.cycle.response_complete):
                 self._refuse(HeadTimeout())
             else:
                 self.transport.close()  # it never asked anything
 
     def send_400_response(self, msg: str) -> None:
-        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
-            # Whoever asked before gets the answer to that, and then the end.
-            self.cycle.keep_alive = False
-            self.deaf = True
-            return
         self._refuse(BadRequest("The request is not valid HTTP/1.1.", reason=msg))
 
     def _refuse(self, error: GatewayError) -> None:
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete and not cycle.more_body:
+            # Whoever asked before gets the answer to that, and then the end.
+            cycle.keep_alive = False
+            self.deaf, self.head_since = True, None
+            return
         body = error_body(error)
         head = (
             f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"

@@ -1,6 +1,7 @@
 """gunicorn as the process manager for `--workers` above 1."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from weir.app import FLUSH_SECONDS
 from weir.cli.server import MARGIN_SECONDS, serve_one
 from weir.reload import Source
-from weir.settings import Settings
+from weir.settings import BadSettings, Settings
 from weir.telemetry.logs import configure, flush
 
 
@@ -82,12 +83,16 @@ class WeirWorker(Worker):  # type: ignore[misc]
         os._exit(0)
 
     def run(self) -> None:
+        settings, source = self.app.settings, self.app.source
+        if source is not None:
+            with contextlib.suppress(BadSettings):  # one that is started later begins with what is live by now
+                settings = source.read()
         serve_one(
-            self.app.settings,
+            settings,
             self.app.redis_url,
             [socket.socket(fileno=os.dup(listener.fileno())) for listener in self.sockets],
             self._beat,
-            self.app.source,
+            source,
         )
 
     def _beat(self) -> None:

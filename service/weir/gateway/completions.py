@@ -140,7 +140,7 @@ class Completions:
         return usage.input_tokens + usage.output_tokens
 
     async def _fail(self, error: GatewayError, exchange: Exchange, reply: Reply) -> None:
-        if isinstance(error, ClientGone) and reply.delivered:
+        if type(error) is ClientGone and reply.delivered:
             return  # it had everything, and left before the transport's own end
         if not reply.started:
             error, windows = await self._standing(error, exchange)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from weir.core.asgi import App, Receive, Scope, Send
+from weir.gateway.wire import EXTENSION
 
 
 class Door:
@@ -16,4 +17,6 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         hot = self._hot.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if hot is None:
+            scope.get("extensions", {}).pop(EXTENSION, None)  # nobody there asks for it, and it holds the scope
         await (hot or self._rest)(scope, receive, send)

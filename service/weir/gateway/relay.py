@@ -76,6 +76,7 @@ class _EventRelay:
         held = scanner.flush()
         if not scanner.complete:
             raise UpstreamFailed("The model's server ended its stream before it was complete.", reason="no [DONE]")
+        reply.ended = True
         if (rest := self._write(held, more=False)) is not None:
             await rest
 

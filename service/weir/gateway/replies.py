@@ -33,7 +33,7 @@ class Reply:
     connection again.
     """
 
-    __slots__ = ("base", "limits", "scanner", "started", "streaming", "wire")
+    __slots__ = ("base", "ended", "limits", "scanner", "started", "streaming", "wire")
 
     def __init__(self, wire: Wire, request_id: str, *, last: bool = False) -> None:
         self.wire = wire
@@ -41,6 +41,7 @@ class Reply:
         if last:
             self.base.append(LAST)
         self.started = False
+        self.ended = False  # the last byte is written, and may wait for the client
         self.streaming = False
         self.limits: Headers = []
         self.scanner: EventScanner | None = None
@@ -71,7 +72,7 @@ class Reply:
 
     async def fail(self, error: GatewayError, windows: Sequence[Window]) -> None:
         """Whichever way is still open; bounded in time, because the client may be the one that does not read."""
-        if isinstance(error, ClientGone) or (self.started and not self.streaming):
+        if isinstance(error, ClientGone) or self.ended or (self.started and not self.streaming):
             # A JSON answer that broke off cannot be mended, and the client must not think it whole.
             self.wire.cut()
             return
@@ -85,6 +86,8 @@ class Reply:
             self.wire.cut()
 
     def _end_stream(self, error: GatewayError) -> Rest:
+        if self.delivered:
+            return self.wire.write(b"", more=False)
         # A blank line first where an event is half out, or ours would be read as a part of it.
         head = b"\n\n" if self.scanner is not None and self.scanner.half_out else b""
         return self.wire.write(head + b"data: " + error_body(error) + b"\n\n", more=False)

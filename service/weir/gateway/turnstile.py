@@ -1,13 +1,12 @@
 """Overload: a bounded number of requests goes on to the models, a bounded number waits, the rest is told so at once.
 
 Who waits is served by start-time fair queueing (Goyal, Vin and Cheng, 1996) over teams, a request's cost being its
-reserved tokens: a team that asks for ten times as much waits ten times as long, and moves nobody else. Every request is
-counted, not only those that wait, so a greedy team does not begin each queue at the front.
+reserved tokens: a team that asks for ten times as much waits ten times as long, and moves nobody else. Every request
+that is served is counted, not only those that waited, so a greedy team does not begin each queue at the front.
 """
 
 import asyncio
 from collections import deque
-from heapq import heappop, heappush
 from math import ceil
 from types import TracebackType
 
@@ -18,21 +17,23 @@ TEAMS_KEPT = 10_000
 
 
 class _Waiter:
-    """One request that waits. `start` is its turn in virtual time, in tokens."""
+    """One request that waits. `came` is when, in virtual time; `number` tells whom of two with one turn to serve first.
 
-    __slots__ = ("future", "number", "route", "since", "start", "team", "timer")
+    Its future gives None for a turn, or the seconds after which to come back.
+    """
 
-    def __init__(self, team: str, route: str, start: float, number: int, since: float) -> None:
+    __slots__ = ("came", "future", "number", "route", "since", "team", "timer", "tokens")
+
+    def __init__(self, team: str, route: str, tokens: int, came: float, number: int, since: float) -> None:
         self.team = team
         self.route = route
-        self.start = start
-        self.number = number  # of two with one turn, the earlier
+        self.tokens = tokens
+        self.came = came
+        self.number = number
         self.since = since
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # No exception: what is raised from there would keep the request's frames, and so its body, in here.
+        self.future: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
-
-    def __lt__(self, other: "_Waiter") -> bool:
-        return (self.start, self.number) < (other.start, other.number)
 
 
 class Turnstile:
@@ -47,9 +48,9 @@ class Turnstile:
         self.waiting = 0
         self.refused = 0
         self._on_route: dict[str, int] = {}
-        self._limits: dict[str, int] = {}
-        self._queues: dict[str, list[_Waiter]] = {}
-        self._of_team: dict[str, deque[_Waiter]] = {}
+        self._limits: dict[str, int | None] = {}
+        self._queues: dict[str, dict[str, deque[_Waiter]]] = {}  # route -> team -> who waits, in order
+        self._count_of: dict[str, int] = {}  # team -> how many of it wait
         self._now = 0.0  # virtual: the turn that was served last
         self._finish: dict[str, float] = {}
         self._count = 0
@@ -67,24 +68,22 @@ class Turnstile:
 
     def enter(self, team: str, route: str, limit: int | None, tokens: int) -> _Waiter | None:
         """Taken if None, else to be waited for with `wait`."""
-        finish = self._finish.get(team, 0.0)
-        start = max(self._now, finish)
-        on_route = self._on_route.get(route, 0)
-        if not self.waiting and self.in_flight < self._places and (limit is None or on_route < limit):
-            self._finish[team] = start + tokens
-            self._now = start
-            self._take(route, on_route)
-            return None
-        if limit is None:
-            self._limits.pop(route, None)
-        else:
+        if not self.waiting:
+            on_route = self._on_route.get(route, 0)
+            if self.in_flight < self._places and (limit is None or on_route < limit):
+                start = self._now = max(self._now, self._finish.get(team, 0.0))
+                self._finish[team] = start + tokens
+                self.in_flight += 1
+                self._on_route[route] = on_route + 1
+                return None
+        if self._limits.get(route) != limit:
             self._limits[route] = limit
-        if self._room(route):  # others wait for another route
-            self._finish[team] = start + tokens
-            self._now = start
-            self._take(route, on_route)
+            self._serve()  # a changed configuration may have made room for whoever waits
+        if route not in self._queues and self._room(route):
+            # Others wait, for another route. Time stands still for them, or this one's turns would pass theirs.
+            self._take(team, route, tokens, max(self._now, self._finish.get(team, 0.0)))
             return None
-        return self._queue(team, route, start, tokens)
+        return self._queue(team, route, tokens)
 
     def leave(self, route: str) -> None:
         self.in_flight -= 1
@@ -101,93 +100,110 @@ class Turnstile:
     async def wait(self, waiter: _Waiter) -> None:
         turn = waiter.future
         try:
-            await turn
+            come_back = await turn
         except asyncio.CancelledError:
             if turn.cancelled():
-                self._done(waiter)
-                self.waiting -= 1
-            elif turn.exception() is None:
+                self._drop(waiter)
+            elif turn.result() is None:
                 self.leave(waiter.route)  # its turn came in the very moment in which it left
+            else:
+                self.refused -= 1  # it never heard
             raise
+        if come_back is not None:
+            raise Overloaded(retry_after=come_back)
 
     # -- details
-
-    def _take(self, route: str, on_route: int) -> None:
-        self.in_flight += 1
-        self._on_route[route] = on_route + 1
 
     def _room(self, route: str) -> bool:
         limit = self._limits.get(route)
         return self.in_flight < self._places and (limit is None or self._on_route.get(route, 0) < limit)
 
-    def _queue(self, team: str, route: str, start: float, tokens: int) -> _Waiter:
-        now = self._loop.time()
-        if self.waiting >= self._max_waiting:
-            self._make_room(team, now)
+    def _take(self, team: str, route: str, tokens: int, start: float) -> None:
+        """Charged only now: who waits in vain has had nothing."""
         self._finish[team] = start + tokens
+        self.in_flight += 1
+        self._on_route[route] = self._on_route.get(route, 0) + 1
+
+    def _queue(self, team: str, route: str, tokens: int) -> _Waiter:
+        if self.waiting >= self._max_waiting:
+            self._make_room(team)
         self._count += 1
-        waiter = _Waiter(team, route, start, self._count, now)
-        heappush(self._queues.setdefault(route, []), waiter)
-        self._of_team.setdefault(team, deque()).append(waiter)
+        waiter = _Waiter(team, route, tokens, self._now, self._count, self._loop.time())
+        self._queues.setdefault(route, {}).setdefault(team, deque()).append(waiter)
+        self._count_of[team] = self._count_of.get(team, 0) + 1
         waiter.timer = self._loop.call_later(self._wait_seconds, self._refuse, waiter)
         self.waiting += 1
         return waiter
 
-    def _make_room(self, team: str, now: float) -> None:
+    def _make_room(self, team: str) -> None:
         """The queue is full: the newest of whoever has most in it goes, which may be the one that comes."""
-        longest = max(self._of_team, key=lambda name: len(self._of_team[name]), default=team)
-        mine = self._of_team.get(team)
-        if not self._max_waiting or longest == team or (mine and len(mine) >= len(self._of_team[longest])):
+        longest = max(self._count_of, key=self._count_of.__getitem__, default=team)
+        if self._count_of.get(team, 0) >= self._count_of.get(longest, 0):
             self.refused += 1
-            raise Overloaded(retry_after=self._patience(now))
-        self._refuse(self._of_team[longest][-1])
+            raise Overloaded(retry_after=self._patience())
+        newest = max((teams[longest][-1] for teams in self._queues.values() if longest in teams), key=_number)
+        self._refuse(newest)
 
     def _refuse(self, waiter: _Waiter) -> None:
-        patience = self._patience(self._loop.time())
-        if self._done(waiter):
+        patience = self._patience()
+        self._drop(waiter)
+        if not waiter.future.done():
             self.refused += 1
-            self.waiting -= 1
-            waiter.future.set_exception(Overloaded(retry_after=patience))
+            waiter.future.set_result(patience)
 
-    def _patience(self, now: float) -> float:
+    def _patience(self) -> float:
         """As long as those who wait have waited: whoever comes back before that finds them still there."""
-        oldest = min((queue[0].since for queue in self._of_team.values() if queue), default=now)
-        return float(min(max(ceil(now - oldest), 1.0), RETRY_MAX))
+        heads = (queue[0].since for teams in self._queues.values() for queue in teams.values())
+        oldest = min(heads, default=self._loop.time())
+        return float(min(max(ceil(self._loop.time() - oldest), 1), RETRY_MAX))
 
-    def _done(self, waiter: _Waiter) -> bool:
-        """Out of its team's list; False if it was answered or has left before."""
-        if waiter.timer is not None:
-            waiter.timer.cancel()
-            waiter.timer = None
-        queue = self._of_team.get(waiter.team)
-        if queue is not None:
-            if queue[0] is waiter:
-                queue.popleft()
-            elif waiter in queue:
-                queue.remove(waiter)
-            if not queue:
-                del self._of_team[waiter.team]
-        return not waiter.future.done()
+    def _drop(self, waiter: _Waiter) -> None:
+        """It waits no more, whatever became of it."""
+        if waiter.timer is None:
+            return
+        waiter.timer.cancel()
+        waiter.timer = None
+        self.waiting -= 1
+        teams = self._queues[waiter.route]
+        queue = teams[waiter.team]
+        if queue[0] is waiter:
+            queue.popleft()
+        else:
+            queue.remove(waiter)
+        if not queue:
+            del teams[waiter.team]
+            if not teams:
+                del self._queues[waiter.route]
+        left = self._count_of[waiter.team] - 1
+        if left:
+            self._count_of[waiter.team] = left
+        else:
+            del self._count_of[waiter.team]
 
     def _serve(self) -> None:
         """Whoever's turn is next, of those for whom there is room."""
         while self.waiting and self.in_flight < self._places:
-            best: list[_Waiter] | None = None
-            for route, queue in list(self._queues.items()):
-                while queue and queue[0].future.done():  # refused, or gone
-                    self._done(heappop(queue))
-                if not queue:
-                    del self._queues[route]
-                elif self._room(route) and (best is None or queue[0] < best[0]):
-                    best = queue
+            best: tuple[float, int, _Waiter] | None = None
+            for route, teams in self._queues.items():
+                if self._room(route):
+                    for team, queue in teams.items():
+                        head = queue[0]
+                        turn = (max(head.came, self._finish.get(team, 0.0)), head.number, head)
+                        if best is None or turn[:2] < best[:2]:
+                            best = turn
             if best is None:
                 return
-            waiter = heappop(best)
-            self._done(waiter)
-            self.waiting -= 1
-            self._now = max(self._now, waiter.start)
-            self._take(waiter.route, self._on_route.get(waiter.route, 0))
+            start, _, waiter = best
+            self._drop(waiter)
+            if waiter.future.done():
+                continue  # it is leaving
+            self._now = max(self._now, start)
+            self._take(waiter.team, waiter.route, waiter.tokens, start)
             waiter.future.set_result(None)
+
+
+def _number(waiter: _Waiter) -> int:
+    return waiter.number
 
 
 class Place:

@@ -34,6 +34,7 @@ class Watch:
     __slots__ = (
         "_began",
         "_error",
+        "_left",
         "_task",
         "_timeouts",
         "_watches",
@@ -55,6 +56,7 @@ class Watch:
         self.since = self._began = self.now()
         self.ping: Ping | None = None
         self.pinged = 0.0
+        self._left = 0
 
     def __enter__(self) -> Self:
         watches = self._watches
@@ -109,7 +111,10 @@ class Watch:
         silent = now - self.since
         timeouts = self._timeouts
         if self.waiting_for == CLIENT:
-            if silent > write_seconds:
+            left = self._wire.buffered() if self._wire is not None else 0
+            if left != self._left:
+                self._left, self.since = left, now  # slowly, but it reads
+            elif silent > write_seconds:
                 self.end(ClientStalled(reason=f"read nothing for {write_seconds:g} s"))
             return
         if self.waiting_for <= PLACE:  # the turnstile has a limit of its own

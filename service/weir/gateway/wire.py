@@ -37,6 +37,9 @@ class Wire(Protocol):
 
     def write(self, chunk: bytes, *, more: bool = True) -> Rest: ...
 
+    def buffered(self) -> int:
+        """Bytes that wait for the client; what changes here shows that it reads. 0 where the server does not say."""
+
     def cut(self) -> None:
         """Close the connection at once, with whatever is still to be written."""
 
@@ -78,6 +81,9 @@ class AsgiWire:
 
     def write(self, chunk: bytes, *, more: bool = True) -> Rest:
         return begin(self._send({"type": "http.response.body", "body": chunk, "more_body": more}))
+
+    def buffered(self) -> int:
+        return 0
 
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from weir.reload import Reload, Source
+from weir.reload import Reload, Source, fingerprint
 from weir.settings import Settings, load
 
 GOOD = "models: [{name: a, backend: echo}]\n"
@@ -20,7 +20,7 @@ class Watched:
         self.path = path
         self.taken: list[list[str]] = []
         self.refused: list[list[str]] = []
-        self.reload = Reload(Source(path, lambda: load(path)), self._apply, self.refused.append)
+        self.reload = Reload(Source(path, lambda: load(path), fingerprint(path)), self._apply, self.refused.append)
 
     async def _apply(self, settings: Settings) -> None:
         self.taken.append([model.name for model in settings.models])
@@ -95,6 +95,18 @@ def test_a_swapped_symlink_is_a_change(tmp_path: Path) -> None:
 def test_a_file_that_is_gone_is_waited_for(watched: Watched) -> None:
     watched.path.rename(watched.path.with_suffix(".old"))
     watched.look(1)
+    watched.path.write_text(BETTER)
+    watched.look()
+    assert watched.taken == [["a", "b"]]
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 3000, "a: &a [*a]", "models: [{name: a, endpoints: [{url: 'http://h:99999'}]}]"]
+)
+def test_nothing_that_a_file_may_hold_ends_the_watch(watched: Watched, text: str) -> None:
+    watched.path.write_text(text)
+    watched.look()
+    assert len(watched.refused) == 1
     watched.path.write_text(BETTER)
     watched.look()
     assert watched.taken == [["a", "b"]]
