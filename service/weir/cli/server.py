@@ -28,7 +28,7 @@ from weir.reload import Source
 from weir.settings import Settings
 
 MARGIN_SECONDS = 10.0
-PIPELINE_MAX = 16  # requests that wait behind another on one connection
+PIPELINE_MAX = 100  # requests that wait behind another on one connection
 _OTHER_PROTOCOL = re.compile(rb" (?:RTSP|ICE)/1\.0\r\n")
 
 
