@@ -36,7 +36,7 @@ format: $(READY) ## rewrite what a tool can rewrite
 lock: $(READY) ## compile both lock files again from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q \
-		--extra embedded --group dev -o requirements-dev.lock
+		--extra embedded --extra grpc --group dev -o requirements-dev.lock
 
 speed: $(READY) ## Weir beside a bare nginx and a plain FastAPI gateway, in one run
 	@$(BIN)/python -m tests.speed

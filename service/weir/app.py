@@ -61,12 +61,20 @@ class Application:
 class _Limits:
     """Keys and limits: everything that stands on Redis."""
 
-    def __init__(self, settings: Settings, redis_url: str, on_change: Callable[[bool, str], None]) -> None:
+    def __init__(
+        self, settings: Settings, redis_url: str, metrics: Metrics, on_change: Callable[[bool, str], None]
+    ) -> None:
         clock = asyncio.get_running_loop().time
         pepper = settings.keys.pepper.get_secret_value().encode() if settings.keys.pepper else None
         known = Known(clock)
         self._redis = connect(redis_url)
-        self.commands = commands_for(redis_url, command_seconds=settings.redis.command_seconds, on_change=on_change)
+        self.commands = commands_for(
+            redis_url,
+            command_seconds=settings.redis.command_seconds,
+            on_change=on_change,
+            on_batch=metrics.redis_batch.observe,
+            on_reply=metrics.redis_seconds.observe,
+        )
         self.directory = Directory(self._redis, pepper=pepper)
         self.limiter = RedisLimiter(self.commands, lease_seconds=settings.limits.lease_seconds, known=known)
         self.replicas = Replicas(self.commands)
@@ -90,14 +98,14 @@ class _Limits:
 @asynccontextmanager
 async def application(settings: Settings, redis_url: str, source: Source | None = None) -> AsyncIterator[Application]:
     """The whole of Weir in this process, from the first connection to the last settlement. `source` is watched."""
-    telemetry = Telemetry(Metrics())
+    telemetry = Telemetry(Metrics(requests=settings.telemetry.metrics))
 
     def redis_changed(up: bool, why: str) -> None:  # noqa: FBT001 - a callback's form
         telemetry.redis_changed(up, why)
         if up:
             configured.write_teams()  # a server that comes back may have lost what it knew
 
-    limits = _Limits(settings, redis_url, redis_changed)
+    limits = _Limits(settings, redis_url, telemetry.metrics, redis_changed)
     health = Health(asyncio.get_running_loop().time, telemetry.upstream)
     configured = Configured(settings, limits.directory, telemetry, HealthChecks(health.checked))
     watches = Watches(
@@ -132,6 +140,7 @@ async def application(settings: Settings, redis_url: str, source: Source | None 
     tasks.start(limits.limiter.tend(), "weir leases")
     tasks.start(limits.replicas.tend(), "weir heartbeat")
     tasks.start(configured.keep_teams(), "weir teams")
+    tasks.start(telemetry.watch_loop(), "weir loop lag")
     tasks.start(_gauge(telemetry, limits, rooms.turnstile, configured), "weir gauges")
     tasks.start(_prepare(configured, limits.directory, redis_url, ready, telemetry), "weir prepare")
     if source is not None:
@@ -219,14 +228,16 @@ async def _gauge(telemetry: Telemetry, limits: _Limits, turnstile: Turnstile, co
     """For ever: what is only a state, once a second."""
     metrics, limiter = telemetry.metrics, limits.limiter
     counted = dict.fromkeys(("replayed", "dropped"), 0)
+    for state in counted:
+        metrics.settlements(state)  # 0 from the start, or the first increase would not be seen
     while True:
         metrics.unsettled.set(limiter.unsettled)
         metrics.waiting.set(turnstile.waiting)
         metrics.replicas.set(limits.replicas.count)
         for state in counted:
             now = getattr(limiter, state)
-            metrics.settlements.labels(state).inc(now - counted[state])
+            metrics.settlements(state).inc(now - counted[state])
             counted[state] = now
-        for endpoint in configured.endpoints():
-            metrics.ejected.labels(endpoint.model, endpoint.url).set(endpoint.ejected)
+        telemetry.show_endpoints(configured.endpoints())
+        metrics.show_limits()
         await asyncio.sleep(1.0)

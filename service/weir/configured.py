@@ -12,7 +12,7 @@ from weir.backend.echo import EchoBackend
 from weir.backend.health import HealthChecks
 from weir.backend.openai import OpenAIBackend
 from weir.core.errors import StoreUnavailable
-from weir.core.types import Endpoint, HealthCheck, Route, Timeouts
+from weir.core.types import Endpoint, HealthCheck, Price, Route, Timeouts
 from weir.routing import RouteTable
 from weir.settings import EndpointSettings, Model, Settings
 from weir.telemetry import Telemetry
@@ -118,6 +118,7 @@ class Configured:
             aliases=model.aliases,
             places=sum(filter(None, places)) if places and None not in places else None,
             early_headers=model.early_headers,
+            price=Price(model.price.input, model.price.output),
             retries=model.retries,
             fallbacks=model.fallbacks,
         )

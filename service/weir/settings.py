@@ -235,9 +235,13 @@ class Drain(Section):
 
 class Telemetry(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    otlp_endpoint: str | None = None
-    trace_sample: Annotated[float, Field(ge=0, le=1)] = 0.01
-    capture_content: bool = False
+    metrics: bool = True  # of single requests; those of the process are always there
+    otlp_endpoint: str | None = None  # of a collector, as http://otel-collector:4318; absent: no traces
+    otlp_protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"  # grpc needs the extra of that name
+    otlp_headers: dict[str, SecretStr] = {}  # what the collector asks for, a bearer token for instance
+    trace_sample: Annotated[float, Field(ge=0, le=1)] = 0.01  # of traces that begin here; a caller's own choice stands
+    capture_content: bool = False  # prompts and answers in the spans of sampled requests; in logs and metrics never
+    semconv: Literal["v1.41", "latest"] = "v1.41"  # which names of OpenTelemetry's GenAI conventions spans bear
 
 
 class Settings(BaseSettings):
@@ -342,32 +346,10 @@ def _settled(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> Setti
     return Settings.model_construct(settled.model_fields_set, **values)
 
 
-# Part of the file's fixed form, and of later versions: taken, and said to have no effect yet.
-WITHOUT_EFFECT = frozenset(
-    {
-        "models.price",
-        "telemetry.otlp_endpoint",
-        "telemetry.trace_sample",
-        "telemetry.capture_content",
-    }
-)
-
-
 def remarks(settings: Settings) -> list[str]:
     """What is no mistake, and still not what somebody may expect; a sentence each."""
-
-    def given(part: BaseModel, path: str) -> Iterator[str]:
-        for name in part.model_fields_set:
-            value = getattr(part, name)
-            here = f"{path}{name}"
-            if here in WITHOUT_EFFECT:
-                yield here
-            for inner in value if isinstance(value, tuple) else (value,):
-                if isinstance(inner, BaseModel):
-                    yield from given(inner, f"{here}.")
-
     names = {model.name for model in settings.models}
-    return [f"{name} has no effect in this version" for name in sorted(set(given(settings, "")))] + [
+    return [
         f"the fallback '{name}' of model '{model.name}' is no other model here, and never asked"
         for model in settings.models
         for name in model.fallbacks

@@ -1,23 +1,21 @@
 """Ten times more than can be served: what is served stays as much and as quick, and the rest is told so at once.
 
-Open loop: requests come when they are due, whether or not others were answered. The service takes `PLACES` at a time
-and SERVICE seconds for each, so its capacity is known; without turns a request would wait for all that came before it.
+The service takes `PLACES` at a time and SERVICE seconds for each, so its capacity is known; without turns a request
+would wait for all that came before it. `python -m tests.soak.overload` is the same for minutes, with figures.
 """
 
 import asyncio
-import math
-import random
 from collections.abc import Iterator
-from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import pytest
 
-from tests.system.harness import Admin, Key, Weir, chat_bytes, configuration, eventually
+from tests.soak import arrivals
+from tests.soak.arrivals import Seen, ask, p99
+from tests.system.harness import Admin, Key, Weir, configuration, eventually
 
 PLACES, WORDS, WORD_SECONDS = 8, 4, 0.05
-SERVICE = WORDS * WORD_SECONDS
+SERVICE = (WORDS + 3) * WORD_SECONDS  # the role, the end and the usage are events too
 CAPACITY = PLACES / SERVICE  # requests a second
 WAITING, WAIT_SECONDS = 100, 2.0
 PROMPT = " ".join(["river"] * WORDS)
@@ -36,55 +34,8 @@ def team(narrow: Weir, redis_url: str) -> Admin:
     return Admin(redis_url)
 
 
-@dataclass(slots=True)
-class Seen:
-    """One request: seconds from when it was due. `first` is to the first event."""
-
-    status: int
-    first: float
-    whole: float
-    retry_after: float | None
-    body: bytes
-
-    @property
-    def complete(self) -> bool:
-        return b"[DONE]" in self.body
-
-
-async def ask(weir: Weir, key: Key) -> Seen:
-    began = perf_counter()
-    reader, writer = await asyncio.open_connection("127.0.0.1", weir.port)
-    try:
-        writer.write(chat_bytes(key, "echo", PROMPT, stream=True))
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        status = int(head.split()[1])
-        first, body = 0.0, b""
-        while not (body.endswith(b"0\r\n\r\n") if status == 200 else body.endswith(b"}}")):
-            piece = await reader.read(65536)
-            if not piece:
-                break
-            first = first or perf_counter() - began
-            body += piece
-        waits = [line.partition(":")[2] for line in head.splitlines() if line.startswith("retry-after:")]
-        whole = perf_counter() - began
-        return Seen(status, first, whole, float(waits[0]) if waits else None, body)
-    finally:
-        writer.close()
-
-
 async def arrive(weir: Weir, key: Key, rate: float, seconds: float) -> list[Seen]:
-    """At random moments, `rate` a second on average."""
-    loop, draw = asyncio.get_running_loop(), random.Random(1)
-    due, end = loop.time(), loop.time() + seconds
-    asked: list[asyncio.Task[Seen]] = []
-    while (due := due + draw.expovariate(rate)) < end:
-        await asyncio.sleep(max(due - loop.time(), 0))
-        asked.append(loop.create_task(ask(weir, key)))
-    return list(await asyncio.gather(*asked))
-
-
-def p99(values: list[float]) -> float:
-    return sorted(values)[math.ceil(len(values) * 0.99) - 1]
+    return await arrivals.arrive(weir.port, key, range(WORDS, WORDS + 1), rate, seconds)
 
 
 def at_rest(weir: Weir) -> bool:
@@ -98,7 +49,7 @@ def test_ten_times_the_load_is_served_as_well_as_it_can_be(narrow: Weir, team: A
         full = await arrive(narrow, key, CAPACITY * 1.2, 5)
         flooded = await arrive(narrow, key, CAPACITY * 10, 8)
         await asyncio.sleep(2)
-        return full, flooded, await ask(narrow, key)
+        return full, flooded, await ask(narrow.port, key, PROMPT)
 
     full, flooded, after = asyncio.run(scene())
     served = [one for one in flooded if one.status == 200]

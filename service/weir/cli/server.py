@@ -273,7 +273,7 @@ async def run(
             await asyncio.sleep(0.005)
         on_ready()
         await weir.stop.wait()
-        weir.telemetry.note("draining", in_flight=weir.drain.in_flight)
+        weir.telemetry.draining(weir.drain.in_flight)
         await weir.drain.run()
         for server in servers:
             server.should_exit = True

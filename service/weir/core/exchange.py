@@ -1,34 +1,69 @@
 """One request and its answer: the one mutable record, written by the conductor, read once by telemetry at the end."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from weir.core.types import Principal, TokensFrom
+from weir.core.types import Principal, TokensFrom, Usage, Window
+
+
+@dataclass(slots=True)
+class Trace:
+    """Where a request stands in a trace (W3C Trace Context): ids in hexadecimal, 32 digits and 16.
+
+    `parent` is the caller's traceparent and `state` its tracestate, None where the trace begins here. Where nothing is
+    traced, `span_id` is "", and so is `trace_id` if the caller traces nothing either.
+    """
+
+    trace_id: str
+    span_id: str = ""
+    parent: bytes | None = None
+    state: bytes | None = None
+    sampled: bool = False
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One sending to one endpoint. `model` is its route's, which may be a fallback's; times are `perf_counter` seconds.
+
+    `result` says what came of it: "ok", a status, or a word for what went wrong; "" while it is under way.
+    """
+
+    endpoint: str
+    model: str
+    began: float
+    ended: float = 0.0
+    result: str = ""
+    status: int = 0
+    span_id: str = ""
+    request_bytes: int = 0  # of the body that went there
 
 
 @dataclass(slots=True)
 class Exchange:
     """Times are `perf_counter` seconds; 0.0 means that it never came to that.
 
-    `sent` is when upstream had the request, `answered` when the first byte of its answer was here (of a JSON answer the
-    last), `first_byte` when that was out. Overhead, our time alone, is what lies between `started` and `sent`, less the
-    wait for a place, and between `answered` and `first_byte`.
+    `asked` is when the limits were asked, `admitted` when they said yes, `sent` when upstream had the request,
+    `answered` when the first byte of its answer was here (of a JSON answer the last), `first_byte` when that was out.
+    Overhead, our time alone, is what lies between `started` and `sent`, less the wait for a place, and between
+    `answered` and `first_byte`.
     """
 
     request_id: str
     operation: str
     client: str = ""  # its address
-    trace_id: str = ""
+    trace: Trace | None = None
     started: float = field(default_factory=perf_counter)
     principal: Principal | None = None
     model: str = ""
-    endpoint: str = ""
-    attempts: list[tuple[str, str]] = field(default_factory=list)  # URLs that were asked, each with what came of it
+    attempts: list[Attempt] = field(default_factory=list)
     streaming: bool = False
     status: int = 0
     outcome: str = "ok"
     code: str = ""
     reason: str = ""
+    asked: float = 0.0
+    admitted: float = 0.0
     queued: float = 0.0  # seconds that it waited for a place
     sent: float = 0.0
     answered: float = 0.0
@@ -36,18 +71,38 @@ class Exchange:
     ended: float = 0.0
     input_tokens: int = 0
     output_tokens: int = 0
+    cached_tokens: int = 0  # of the input
+    reasoning_tokens: int = 0  # of the output
+    cost: float = 0.0  # US dollars
     reserved_tokens: int = 0
     estimated_input: int = 0
     tokens_from: TokensFrom = "none"
+    degraded: bool = False  # admitted by local limits
     limit: str = ""  # the one that refused, as "key tokens"
     shadow_refusals: tuple[str, ...] = ()
     finish_reason: str = ""
+    windows: Sequence[Window] = ()  # the limits as they stood; kept only where its details are wanted
+
+    def mark_asked(self) -> None:
+        self.asked = perf_counter()
+
+    def mark_admitted(self, reserved_tokens: int, shadow_refusals: tuple[str, ...], *, degraded: bool) -> None:
+        self.admitted = perf_counter()
+        self.reserved_tokens, self.shadow_refusals, self.degraded = reserved_tokens, shadow_refusals, degraded
+
+    def mark_used(self, usage: Usage) -> None:
+        self.input_tokens, self.output_tokens, self.cached_tokens, self.reasoning_tokens = usage
 
     def mark_answered(self) -> None:
         self.answered = perf_counter()
 
     def mark_first_byte(self) -> None:
         self.first_byte = perf_counter()
+
+    @property
+    def endpoint(self) -> str:
+        """Where it was sent last."""
+        return self.attempts[-1].endpoint if self.attempts else ""
 
     @property
     def duration(self) -> float:

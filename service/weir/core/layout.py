@@ -6,6 +6,7 @@ All that one decision needs shares the hash tag `{team}`, so that one script can
     weir:idx:<digest>                   "<team> <key id>": whose a digest is, for ever
     weir:kid:<key id>                   the team of a key
     weir:replicas                       sorted set: process -> its last sign of life
+    weir:levels                         hash: whose request lines are logged how -> level and end; gone with the last
     weir:{<team>}:team                  hash: limits, version, created      (budgets will be further fields)
     weir:{<team>}:keys                  set of key ids
     weir:{<team>}:key:<id>              hash: digest, expires, old_digest, old_until, state, limits, used ...
@@ -18,6 +19,7 @@ All that one decision needs shares the hash tag `{team}`, so that one script can
 
 TEAMS = "weir:teams"
 REPLICAS = "weir:replicas"
+LEVELS = "weir:levels"
 
 
 def index(digest: str) -> str:

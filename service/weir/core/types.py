@@ -98,6 +98,20 @@ class Endpoint:
     standing: Standing = field(default_factory=Standing, repr=False)
 
 
+class Price(NamedTuple):
+    """US dollars for a million tokens."""
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def of(self, usage: Usage) -> float:
+        """US dollars."""
+        return (usage.input_tokens * self.input + usage.output_tokens * self.output) / 1e6
+
+
+FREE = Price()
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a model's requests go, compiled from the configuration at start."""
@@ -116,6 +130,7 @@ class Route:
     fallbacks: tuple[str, ...] = ()  # models to try where all of its endpoints failed; theirs do not count
     places: int | None = None  # how many requests its endpoints take together, None if as many as come
     early_headers: bool = False
+    price: Price = FREE
 
 
 BURST_SECONDS = 60

@@ -9,14 +9,14 @@ from time import perf_counter
 from weir.admission import Admission, Grant
 from weir.auth import Authenticator
 from weir.backend import Call
-from weir.core.asgi import Receive, Scope, Send
+from weir.core.asgi import Headers, Receive, Scope, Send
 from weir.core.errors import ClientGone, GatewayError, InternalError, LimitExceeded, Unauthenticated
-from weir.core.exchange import Exchange
-from weir.core.types import Ask, Endpoint, Route, Window
+from weir.core.exchange import Attempt, Exchange, Trace
+from weir.core.types import Ask, Route, Window
 from weir.gateway.clients import Clients
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.drain import Drain
-from weir.gateway.head import Head, read_head, request_id
+from weir.gateway.head import read_head, request_id
 from weir.gateway.relay import relay
 from weir.gateway.replies import DEGRADED, Reply, limit_headers
 from weir.gateway.request import CompletionRequest, Operation, outgoing, read_body, read_request
@@ -76,7 +76,7 @@ class Completions:
         rooms = self._rooms
         rooms.drain.enter()  # 503
         head = read_head(scope)  # 400, 415, 431
-        exchange.trace_id = head.trace_id
+        trace = exchange.trace = rooms.telemetry.trace(head.traceparent, head.tracestate)
         principal = exchange.principal = await rooms.auth.authenticate(head.authorization)  # 401
         body = await read_body(wire, head.content_length, rooms.max_body_bytes, rooms.watches)  # 408, 413
         request = read_request(self._operation, body)  # 400
@@ -84,19 +84,20 @@ class Completions:
         ask = self._ask(request, route, exchange)
         meter = Meter(ask.prompt_tokens)
         charge = partial(self._charge, exchange, request, meter)
+        exchange.mark_asked()
         async with rooms.admission.reserve(principal, ask, charge) as grant:  # 401, 404, 429
+            exchange.mark_admitted(grant.tokens, grant.shadow_refusals, degraded=grant.degraded)
+            rooms.telemetry.stand(principal, grant.windows)
             meter.most_output = grant.output_tokens * request.choices
-            exchange.reserved_tokens, exchange.shadow_refusals = grant.tokens, grant.shadow_refusals
-            call_for = partial(self._call, request, grant, head, exchange)
+            call_for = partial(self._call, request, grant, exchange)
             reply.limits = [*limit_headers(grant.windows), DEGRADED] if grant.degraded else limit_headers(grant.windows)
             with rooms.watches.answer(wire, route.timeouts) as watch:  # 499, 504
                 async with rooms.turnstile.place(principal.team, route.model, route.places, grant.tokens):  # 503
                     exchange.queued = watch.turn(FIRST_BYTE)
                     if route.early_headers and request.streaming:
                         watch.ping = reply.begin_early
-                    on_attempt = partial(self._attempt, exchange, meter)
-                    sending = rooms.dispatch.send(route, call_for, watch, on_attempt)
-                    exchange.attempts = sending.attempts
+                    on_attempt = partial(self._attempt, exchange, meter, trace)
+                    sending = rooms.dispatch.send(route, call_for, watch, on_attempt, exchange.attempts)
                     async with sending as response:  # 502, 503, 504
                         await relay(response, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
 
@@ -106,23 +107,19 @@ class Completions:
         exchange.estimated_input = prompt
         return Ask(route.model, request.model, prompt, request.output_tokens, request.choices, route.default_max_tokens)
 
-    def _attempt(self, exchange: Exchange, meter: Meter, endpoint: Endpoint, _: Route) -> None:
+    def _attempt(self, exchange: Exchange, meter: Meter, trace: Trace, attempt: Attempt) -> Headers:
         """It goes to this endpoint now. What other endpoints did with our time is not our overhead."""
         meter.sent()
-        exchange.endpoint = endpoint.url
-        exchange.sent = exchange.sent or perf_counter()
+        exchange.sent = exchange.sent or attempt.began
+        return self._rooms.telemetry.headers(trace, attempt)
 
-    def _call(self, request: CompletionRequest, grant: Grant, head: Head, exchange: Exchange, route: Route) -> Call:
+    def _call(self, request: CompletionRequest, grant: Grant, exchange: Exchange, route: Route) -> Call:
         """The request as it goes upstream: built, never copied. `route` may be a fallback's."""
         cap = grant.output_tokens if request.output_tokens is None and (grant.bounded or route.always_cap) else None
         headers = [
             (b"accept", b"text/event-stream" if request.streaming else b"application/json"),
             (b"x-request-id", exchange.request_id.encode()),
         ]
-        if head.traceparent is not None:
-            headers.append((b"traceparent", head.traceparent))
-            if head.tracestate is not None:
-                headers.append((b"tracestate", head.tracestate))
         return Call(self._operation.path, outgoing(request, route, cap), headers, route.timeouts)
 
     def _charge(
@@ -134,7 +131,9 @@ class Completions:
         usage, exchange.tokens_from = meter.reading(ending)
         if usage is None:
             return None
-        exchange.input_tokens, exchange.output_tokens = usage.input_tokens, usage.output_tokens
+        exchange.mark_used(usage)
+        if exchange.attempts and (served := self._rooms.routes.find(exchange.attempts[-1].model)) is not None:
+            exchange.cost = served.price.of(usage)
         if exchange.tokens_from == "reported" and not request.media_tokens:
             self._rooms.estimator.learn(exchange.model, request.text_bytes, usage.input_tokens)
         return usage.input_tokens + usage.output_tokens
@@ -159,6 +158,8 @@ class Completions:
         principal = exchange.principal
         if isinstance(error, LimitExceeded):
             exchange.limit = f"{error.window.scope} {error.window.unit}"
+            if principal is not None:
+                self._rooms.telemetry.stand(principal, error.windows)
             return error, error.windows
         if isinstance(error, Unauthenticated):
             if principal is not None:

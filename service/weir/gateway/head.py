@@ -30,11 +30,6 @@ class Head(NamedTuple):
     traceparent: bytes | None
     tracestate: bytes | None
 
-    @property
-    def trace_id(self) -> str:
-        """32 hexadecimal digits, "" where the client traces nothing."""
-        return self.traceparent[3:35].decode() if self.traceparent else ""
-
 
 def _bounded(digits: bytes) -> int:
     """A number; beyond what anybody could send it is just very large."""

@@ -54,7 +54,8 @@ class Waiting(NamedTuple):
 
 
 class Batcher:
-    """See `Commands`. `on_change` hears of every change of state, once: (up, why).
+    """See `Commands`. `on_change` hears of every change of state, once: (up, why). `on_batch` hears how many commands
+    went out as one write, `on_reply` how many seconds the first reply took, of those with nothing else on its way.
 
     `owns`: closing it closes the client too. `elsewhere` is for the nodes of a cluster: it is shown every error reply
     first, and returns True where it has taken the command over.
@@ -66,12 +67,17 @@ class Batcher:
         *,
         command_seconds: float = COMMAND_SECONDS,
         on_change: Callable[[bool, str], None] = lambda _up, _why: None,
+        on_batch: Callable[[int], None] = lambda _commands: None,
+        on_reply: Callable[[float], None] = lambda _seconds: None,
         owns: bool = False,
         elsewhere: Callable[[str, Waiting], bool] | None = None,
     ) -> None:
         self._client = client
         self._deadline = command_seconds
         self._on_change = on_change
+        self._on_batch = on_batch
+        self._on_reply = on_reply
+        self._asked: float | None = None  # when a batch went out that waits for its first reply
         self._owns = owns
         self._elsewhere = elsewhere
         self._loop = asyncio.get_running_loop()
@@ -158,7 +164,7 @@ class Batcher:
                 # reader and writer, which are coroutines, a command costs 15 us more.
                 transport = self._transport = connection._writer.transport  # noqa: SLF001 - there is no public way
                 transport.set_protocol(_Replies(self._answered, self._broken))
-                self._slow, self._missed_since = False, None
+                self._slow, self._missed_since, self._asked = False, None, None
                 self._change(up=True, why="")
                 self._flush()
                 await self._broken
@@ -213,7 +219,7 @@ class Batcher:
         if self._transport is None:
             return  # it goes out as soon as there is a connection
         if not self._waiting:
-            self._heard = self._loop.time()  # silence begins with the question
+            self._asked = self._heard = self._loop.time()  # silence begins with the question
         batch, self._outbox = self._outbox, []
         going = []
         for waiting in batch:
@@ -223,11 +229,16 @@ class Batcher:
                     self._waiting.append(waiting._replace(future=self._nobody))
                 going.append(waiting.packed)
                 self._waiting.append(waiting)
-        self._transport.write(b"".join(going))
+        if going:
+            self._transport.write(b"".join(going))
+            self._on_batch(len(going))
 
     def _answered(self, reply: Any) -> None:
         waiting = self._waiting.popleft()
-        self._heard = self._loop.time()
+        now = self._heard = self._loop.time()
+        if self._asked is not None:
+            self._on_reply(now - self._asked)
+            self._asked = None
         if isinstance(reply, hiredis.ReplyError):
             self._refused(str(reply), waiting)
         elif not waiting.future.done():

@@ -46,7 +46,10 @@ class ClusterCommands:
         *,
         command_seconds: float = COMMAND_SECONDS,
         on_change: Callable[[bool, str], None] = lambda _up, _why: None,
+        on_batch: Callable[[int], None] = lambda _commands: None,
+        on_reply: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
+        self.on_batch, self.on_reply = on_batch, on_reply
         self._seeds = tuple(seeds)
         self._client_of = client_of
         self._deadline = command_seconds
@@ -264,6 +267,8 @@ class _Node:
             client,
             command_seconds=command_seconds,
             on_change=self._changed,
+            on_batch=cluster.on_batch,
+            on_reply=cluster.on_reply,
             owns=True,
             elsewhere=self._elsewhere,
         )

@@ -28,10 +28,13 @@ def commands_for(
     *,
     command_seconds: float = COMMAND_SECONDS,
     on_change: Callable[[bool, str], None] = lambda _up, _why: None,
+    on_batch: Callable[[int], None] = lambda _commands: None,
+    on_reply: Callable[[float], None] = lambda _seconds: None,
 ) -> Line:
     """Whatever the URL means (see connect.py); nothing needs to be closed but what is returned.
 
     `on_change` hears once per change: (True, ""), or (False, why) when Redis, or a part of a cluster, is away.
+    `on_batch` and `on_reply` are told what `Batcher` says, of each of a cluster's masters.
 
     Raises ValueError as `connect`.
     """
@@ -42,7 +45,11 @@ def commands_for(
             lambda address: place.one(address, None),
             command_seconds=command_seconds,
             on_change=on_change,
+            on_batch=on_batch,
+            on_reply=on_reply,
         )
     client = place.client(None)
     assert not isinstance(client, RedisCluster)  # noqa: S101 - the form says so
-    return Batcher(client, command_seconds=command_seconds, on_change=on_change, owns=True)
+    return Batcher(
+        client, command_seconds=command_seconds, on_change=on_change, on_batch=on_batch, on_reply=on_reply, owns=True
+    )

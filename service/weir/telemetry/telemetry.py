@@ -1,35 +1,68 @@
-"""The room's door: reads a finished exchange once, into one log line and a few metrics."""
+"""The room's door: reads a finished exchange once, into one log line, a few metrics, and the spans of a trace."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
-from weir.core.exchange import Exchange
+from weir.core.asgi import Headers
+from weir.core.exchange import Attempt, Exchange, Trace
+from weir.core.types import Endpoint, Principal, Window
 from weir.telemetry.logs import where
 from weir.telemetry.metrics import Metrics
+from weir.telemetry.tracing import Tracing
+
+LAG_SECONDS = 0.25  # between two looks at how late the loop is
 
 
 class Telemetry:
-    """Never raises into a request."""
+    """Never raises into a request. `live` are the requests under way."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, tracing: Tracing | None = None) -> None:
         self.metrics = metrics
+        self.live: dict[int, Exchange] = {}
+        self._tracing = tracing
         self._log: Any = structlog.get_logger()
+        self._endpoints: set[tuple[str, str]] = set()
 
-    def begin(self, exchange: Exchange) -> None:  # noqa: ARG002 - spans will begin here
+    def begin(self, exchange: Exchange) -> None:
         self.metrics.in_flight.inc()
+        self.live[id(exchange)] = exchange
+
+    def trace(self, parent: bytes | None, state: bytes | None) -> Trace:
+        """A request's place in its trace, from the caller's traceparent and tracestate, which are well-formed."""
+        if self._tracing is not None:
+            return self._tracing.begin(parent, state)
+        return Trace(parent[3:35].decode() if parent else "", parent=parent, state=state)
+
+    def headers(self, trace: Trace, attempt: Attempt) -> Headers:
+        """What tells the upstream of this attempt where it stands; without tracing of ours the caller's own words."""
+        if self._tracing is not None:
+            return self._tracing.headers(trace, attempt)
+        if trace.parent is None:
+            return []
+        headers = [(b"traceparent", trace.parent)]
+        return headers if trace.state is None else [*headers, (b"tracestate", trace.state)]
+
+    def stand(self, principal: Principal, windows: Sequence[Window]) -> None:
+        """How the limits of a caller stood just now."""
+        if windows:
+            self.metrics.stand(principal, windows)
 
     def record(self, exchange: Exchange) -> None:
         """The one line and the few numbers of a finished request."""
+        self.live.pop(id(exchange), None)
         self.metrics.in_flight.dec()
         self.metrics.record(exchange)
+        if self._tracing is not None:
+            self._tracing.record(exchange)
         principal = exchange.principal
         first = exchange.first_byte
         line: dict[str, Any] = {
             "event": "request",
             "request_id": exchange.request_id,
-            "trace_id": exchange.trace_id or None,
+            "trace_id": (exchange.trace.trace_id or None) if exchange.trace else None,
             "team": principal.team if principal else None,
             "key_id": principal.key_id if principal else None,
             "client": exchange.client or None,
@@ -47,7 +80,7 @@ class Telemetry:
             "tokens_from": exchange.tokens_from,
         }
         if len(exchange.attempts) > 1:
-            line["attempts"] = exchange.attempts
+            line["attempts"] = [(attempt.endpoint, attempt.result) for attempt in exchange.attempts]
         if exchange.queued > 0.001:
             line["queued_ms"] = round(exchange.queued * 1000, 3)
         if exchange.code:
@@ -84,11 +117,41 @@ class Telemetry:
     def upstream(self, event: str, fields: Mapping[str, object]) -> None:
         """A retry or fallback is only counted; an endpoint's change of state is logged too."""
         model, endpoint = str(fields.get("model", "")), str(fields.get("endpoint", ""))
-        self.metrics.upstream_events.labels(model, endpoint, event).inc()
+        self.metrics.upstream_events(model, endpoint, event).inc()
         if event == "ejected":
             self._log.warning("endpoint ejected", **fields)
         elif event == "restored":
             self._log.info("endpoint restored", **fields)
+
+    def show_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
+        """The state of those that there are now; of others nothing is said any more."""
+        metrics, now = self.metrics, set()
+        for endpoint in endpoints:
+            labels = (endpoint.model, endpoint.url)
+            now.add(labels)
+            metrics.ejected(*labels).set(endpoint.ejected)
+            metrics.endpoint_in_flight(*labels).set(endpoint.in_flight)
+        for labels in self._endpoints - now:
+            metrics.ejected.drop(*labels)
+            metrics.endpoint_in_flight.drop(*labels)
+        self._endpoints = now
+
+    async def watch_loop(self) -> None:
+        """For ever: how late the loop wakes whoever waits."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_SECONDS
+            await asyncio.sleep(LAG_SECONDS)
+            self.metrics.loop_lag.observe(max(loop.time() - due, 0.0))
+
+    def draining(self, in_flight: int) -> None:
+        self.metrics.draining.set(1)
+        self.note("draining", in_flight=in_flight)
+
+    def close(self) -> None:
+        """Spans that are finished go out, within a bound."""
+        if self._tracing is not None:
+            self._tracing.close()
 
     def note(self, event: str, **fields: object) -> None:
         """A change of state of the process: started, draining, stopped."""

@@ -13,6 +13,7 @@ from tests.fakes.backend import HANG, JSON, Die, Head, Pause, Silence, Step
 from tests.fakes.clock import run
 from tests.fakes.fleet import Fleet, Script, address, name_of
 from weir.backend import Call
+from weir.core.asgi import Headers
 from weir.core.errors import (
     ClientGone,
     EndpointsFull,
@@ -23,6 +24,7 @@ from weir.core.errors import (
     UpstreamTrouble,
     UpstreamUnreachable,
 )
+from weir.core.exchange import Attempt
 from weir.core.types import Endpoint, Route, Timeouts
 from weir.gateway.dispatch import DRAIN_SECONDS, Dispatch, Dispatched
 from weir.gateway.trouble import retry_after
@@ -69,9 +71,11 @@ class Scene:
         self.calls: list[str] = []
 
     def send(self) -> Dispatched:
-        return self.dispatch.send(
-            self.route, self.call_for, self.waits, lambda endpoint, _: self.sent.append(name_of(endpoint.url))
-        )
+        return self.dispatch.send(self.route, self.call_for, self.waits, self.goes, [])
+
+    def goes(self, attempt: Attempt) -> Headers:
+        self.sent.append(name_of(attempt.endpoint))
+        return [(b"traceparent", b"%d" % len(self.sent))]
 
     def call_for(self, route: Route) -> Call:
         self.calls.append(route.model)
@@ -105,7 +109,7 @@ class Outcome:
 
     @property
     def attempts(self) -> list[tuple[str, str]]:
-        return [(name_of(url), word) for url, word in self.sending.attempts]
+        return [(name_of(one.endpoint), one.result) for one in self.sending.attempts]
 
 
 def route(model: str, at: str, **fields: Any) -> Route:
@@ -646,14 +650,15 @@ class TestInFlight:
                     raise ZeroDivisionError
                 return this.call_for(route)
 
-            def on_attempt(endpoint: Endpoint, route: Route) -> None:
-                if where == "on_attempt" and route.model == model:
+            def on_attempt(attempt: Attempt) -> Headers:
+                if where == "on_attempt" and attempt.model == model:
                     raise ZeroDivisionError
+                return []
 
             if where == "backend":
                 del this.fleet.scripts["a" if when == "first" else "b"]
             with pytest.raises((ZeroDivisionError, KeyError)):
-                async with this.dispatch.send(this.route, call_for, this.waits, on_attempt):
+                async with this.dispatch.send(this.route, call_for, this.waits, on_attempt, []):
                     raise AssertionError("never entered")
             assert [endpoint.in_flight for endpoint in this.all] == [0, 0]
 

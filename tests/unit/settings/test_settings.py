@@ -269,10 +269,6 @@ class TestCommandLine:
 class TestRemarks:
     def test_what_was_given_and_is_not_acted_on(self) -> None:
         assert remarks(load(HERE / "good.yaml")) == [
-            "models.price has no effect in this version",
-            "telemetry.capture_content has no effect in this version",
-            "telemetry.otlp_endpoint has no effect in this version",
-            "telemetry.trace_sample has no effect in this version",
             "the fallback 'qwen-32b' of model 'llama-3.3-70b' is no other model here, and never asked",
         ]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from weir.core.exchange import Exchange
+from weir.core.exchange import Attempt, Exchange
 from weir.core.types import Principal
 from weir.telemetry import Telemetry
 from weir.telemetry.logs import configure
@@ -56,7 +56,8 @@ def pipe() -> Pipe:
 def exchange() -> Exchange:
     made = Exchange("id-1", "chat", started=100.0)
     made.principal = Principal("search", "key1", "d" * 64)
-    made.model, made.status, made.endpoint, made.streaming = "m", 200, "http://a/v1", True
+    made.model, made.status, made.streaming = "m", 200, True
+    made.attempts.append(Attempt("http://a/v1", "m", 100.001, 101.5, "ok", 200))
     made.sent, made.answered, made.first_byte, made.ended = 100.001, 100.101, 100.1021, 101.5
     made.input_tokens, made.output_tokens, made.tokens_from, made.finish_reason = 11, 3, "reported", "stop"
     return made
