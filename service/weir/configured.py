@@ -19,6 +19,7 @@ from weir.telemetry import Telemetry
 
 ASSUMED_MAX_TOKENS = 4096
 PAUSE_FIRST, PAUSE_MAX = 0.1, 5.0  # seconds between attempts to reach Redis
+WRITERS = 16  # teams that are written at a time; a file may have thousands
 # What is compiled at start and stays; everything else of the tree is live.
 FIXED = ("server", "redis", "limits", "keys", "drain", "telemetry")
 
@@ -125,11 +126,21 @@ class Configured:
 
 
 async def apply_teams(settings: Settings, directory: Directory) -> None:
-    """Teams and keys of the configuration. Raises StoreUnavailable."""
-    for team in settings.teams:
-        await directory.put_team(team.name, team.limits())
-        for key in team.keys:
-            await directory.put_key(team.name, key.name, key.limits(), key.digest)
+    """Teams and keys of the configuration, a few teams at a time. Raises StoreUnavailable."""
+    waiting = iter(settings.teams)
+
+    async def some() -> None:
+        for team in waiting:
+            await directory.put_team(team.name, team.limits())
+            for key in team.keys:
+                await directory.put_key(team.name, key.name, key.limits(), key.digest)
+
+    writers = [asyncio.ensure_future(some()) for _ in range(WRITERS)]
+    try:
+        await asyncio.gather(*writers)
+    finally:
+        for writer in writers:
+            writer.cancel()
 
 
 def _kept(known: Endpoint | None, new: Endpoint) -> Endpoint:

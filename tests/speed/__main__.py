@@ -22,12 +22,12 @@ import psutil
 from tests.speed import report, scenarios
 from tests.speed.report import Rounds, middle
 from tests.speed.scenarios import Outcome
-from tests.speed.servers import NotAvailable, Rig, Server
+from tests.speed.servers import SEEN, NotAvailable, Rig, Server
 
 GATEWAYS = ("nginx", "weir", "plain")
 # nginx' requests a second where the reach was set: its CPU a request halves from there to what this load makes of it.
 REFERENCE_RATE = 18_900
-SCENARIOS = ("single", "stream", "latency", "open")
+SCENARIOS = ("single", "stream", "latency", "open", "seen")
 
 
 def arguments() -> argparse.Namespace:
@@ -72,7 +72,13 @@ class Benchmark:
                 self.servers.append(self.rig.start(name))
             except NotAvailable as reason:
                 self.troubles.append(f"{name}, not measured: {reason}")
-        plays = {"single": self.single, "stream": self.stream, "latency": self.latency, "open": self.held_open}
+        plays = {
+            "single": self.single,
+            "stream": self.stream,
+            "latency": self.latency,
+            "open": self.held_open,
+            "seen": self.seen,
+        }
         for scenario in self.args.scenarios:
             plays[scenario]()
 
@@ -116,6 +122,20 @@ class Benchmark:
             for server in self.servers:
                 self.measure(scenarios.held_open, "open", number, server, streams=self.args.open)
 
+    def seen(self) -> None:
+        """What it costs to see what Weir does: gateways that differ in nothing else, side by side."""
+        servers = [self.rig.start(name) for name in SEEN]
+        for server in servers:
+            scenarios.single(self.rig, server, connections=self.args.connections, seconds=1)  # warm, not counted
+        for number in range(self.args.rounds):
+            for server in servers:
+                load = {"connections": self.args.connections, "seconds": self.args.seconds}
+                self.measure(scenarios.single, "seen", number, server, **load)
+                load = {"streams": self.args.streams, "seconds": self.args.seconds}
+                self.measure(scenarios.stream, "seen, streams", number, server, **load)
+        for server in servers:
+            self.rig.stop(server)
+
     def measure(self, play: Callable[..., Outcome], scenario: str, number: int, server: Server, **load: float) -> None:
         """One round of one scenario against one server; its figures are kept, its troubles too."""
         where = f"{server.name}, {scenario}, round {number + 1}"
@@ -136,6 +156,8 @@ class Benchmark:
         tables = [report.overview(self.rounds, names)]
         if timed := self.rounds.get("latency"):
             tables.append(report.latency(timed))
+        if seen := self.rounds.get("seen"):
+            tables.append(report.seen(seen, self.rounds["seen, streams"], next(iter(SEEN))))
         tables.append(report.goals(self.rounds))
         print("\n\n".join(filter(None, tables)))
         if self.troubles:

@@ -114,6 +114,21 @@ def latency(rounds: dict[str, Rounds]) -> str:
     return table(["", "rate", "CPU a request", "to nginx", "p50", "p99", "added p50", "added p99"], rows)
 
 
+def seen(requests: dict[str, Rounds], chunks: dict[str, Rounds], off: str) -> str:
+    """What each kind of telemetry adds, one line a gateway; each has all that those above it have."""
+    rows = [
+        [
+            name,
+            show(middle(requests[name], "cpu_us"), " us", 1),
+            show(difference(requests[name], requests[off], "cpu_us"), " us", 1) if name != off else "",
+            show(middle(chunks.get(name, []), "cpu_us"), " us", 2),
+            show(difference(chunks.get(name, []), chunks.get(off, []), "cpu_us"), " us", 2) if name != off else "",
+        ]
+        for name in requests
+    ]
+    return table(["", "CPU a request", "more than nothing", "CPU a slow chunk", "more than nothing"], rows)
+
+
 def goals(rounds: dict[str, dict[str, Rounds]]) -> str:
     """What Weir is to reach, beside what was measured; a line for each figure of this run."""
     mine = {scenario: names.get("weir", []) for scenario, names in rounds.items()}

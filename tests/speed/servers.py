@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Self
@@ -70,6 +71,17 @@ http {{
 WEIR_CONFIG = """
 models: [{{name: bench, backend: openai, upstream_model: bench, endpoints: [{{url: "http://127.0.0.1:{upstream}/v1"}}]}}]
 """
+
+
+# Weir with ever more to be seen of it: what is switched off is counted, and the difference is its price.
+OFF = {"WEIR_TELEMETRY__METRICS": "false", "WEIR_TELEMETRY__LOG_LEVEL": "warning"}
+SEEN: dict[str, dict[str, str]] = {
+    "weir, nothing seen": OFF,
+    "+ metrics": {"WEIR_TELEMETRY__LOG_LEVEL": "warning"},
+    "+ log lines": {},
+    "+ traces, 1 %": {"WEIR_TELEMETRY__TRACE_SAMPLE": "0.01"},
+    "+ traces, 100 %": {"WEIR_TELEMETRY__TRACE_SAMPLE": "1"},
+}
 
 
 class NotAvailable(Exception):
@@ -131,6 +143,7 @@ class Rig:
         self._python = python
         self._exit = ExitStack()
         self._compiled: set[str] = set()
+        self._collector: Server | None = None
 
     def __enter__(self) -> Self:
         with self._exit:
@@ -151,7 +164,8 @@ class Rig:
 
         The very first start compiles byte code, which takes time and leaves memory behind: it is thrown away.
         """
-        start = {"nginx": self._start_nginx, "weir": self._start_weir, "plain": self._start_plain}[name]
+        starts = {"nginx": self._start_nginx, "weir": self._start_weir, "plain": self._start_plain}
+        start = starts[name] if name in starts else partial(self._start_seen, name)
         if name not in self._compiled:
             self.stop(start())
             self._compiled.add(name)
@@ -204,14 +218,29 @@ class Rig:
             "plain", command, environment=environment, ready=lambda port: answers(port, "/health"), key=key
         )
 
-    def _start_weir(self) -> Server:
+    def _start_seen(self, name: str) -> Server:
+        """Weir as SEEN says, with a collector if that wants one."""
+        environment = SEEN[name]
+        if "WEIR_TELEMETRY__TRACE_SAMPLE" in environment:
+            if self._collector is None:
+                command = (sys.executable, "-m", "tests.speed.collector", "--port", "{port}")
+                self._collector = self._start("collector", command)
+            environment = environment | {"WEIR_TELEMETRY__OTLP_ENDPOINT": f"http://127.0.0.1:{self._collector.port}"}
+        return self._start_weir(name, environment)
+
+    def _start_weir(self, name: str = "weir", environment: dict[str, str] | None = None) -> Server:
         config = self.home / "weir.yaml"
         config.write_text(WEIR_CONFIG.format(upstream=self.upstream.port))
         ops_port = free_port()
         options = ("--config", str(config), "--host", "127.0.0.1", "--port", "{port}", "--ops-port", str(ops_port))
         command = (*self._weir("serve"), *options, "--redis-url", self.redis_url)
         return self._start(
-            "weir", command, ready=lambda _: answers(ops_port, "/readyz"), key=self._weir_key(), piped=True
+            name,
+            command,
+            environment=environment,
+            ready=lambda _: answers(ops_port, "/readyz"),
+            key=self._weir_key(),
+            piped=True,
         )
 
     def _weir_key(self) -> str:

@@ -5,7 +5,7 @@ A secret exists here only on its way out: what stays is its digest.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -228,12 +228,19 @@ class Directory:
     # -- from the configuration: what is written there wins
 
     async def put_team(self, name: str, limits: Limits) -> None:
-        """Create or update. Raises StoreUnavailable in place of redis-py's errors, as does `put_key`."""
+        """Create or update; nothing is written where it is so already, as it is after a restart.
+
+        Raises StoreUnavailable in place of redis-py's errors, as does `put_key`.
+        """
         with _reached():
             try:
-                await self.create_team(name, limits)
-            except AlreadyThere:
-                await self.update_team(name, lambda _: limits)
+                if (await self.team(name)).limits == check_limits(limits):
+                    return
+            except NoSuchTeam:
+                with suppress(AlreadyThere):  # another replica starts with the same file
+                    await self.create_team(name, limits)
+                    return
+            await self.update_team(name, lambda _: limits)
 
     async def put_key(self, team: str, name: str, limits: Limits, known_digest: str) -> None:
         with _reached():
@@ -246,7 +253,10 @@ class Directory:
             if owner is None:
                 return
             owning_team, _, key_id = _text(owner).partition(" ")
-            if owning_team == team:
+            if owning_team != team:
+                return
+            key = await self.key(key_id)
+            if key.limits != check_limits(limits) or (name and key.name != name):
                 await self.update_key(key_id, lambda _: limits, name=name or None)
 
     async def eviction_policy(self) -> str:

@@ -1,0 +1,91 @@
+"""Where log lines are written: gathered for a moment, and by a thread of its own.
+
+Whoever reads our output may stop reading (a full disk, a stuck collector), and a write to a full pipe waits for ever:
+it may hold up the log, and not a single request. What nobody takes is held up to a bound, then dropped and counted.
+"""
+
+import asyncio
+import atexit
+import os
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Lock, Thread
+from time import monotonic, sleep
+from typing import IO, Any
+
+FLUSH_SECONDS = 0.02  # a line written by itself costs 8 us, and wakes its reader
+HELD_MAX = 8 << 20  # bytes that wait for a reader
+PATIENCE = 2.0  # seconds that the end of a process waits for a reader
+
+
+class Lines:
+    """Call `msg` with a line. A killed process loses the lines of its last moment, not its settlements.
+
+    `out` is best a raw file: a buffered one has a lock, and the interpreter does not end while a thread holds that.
+    `on_dropped` hears how many lines were dropped, each time.
+    """
+
+    def __init__(self, out: IO[Any], on_dropped: Callable[[int], None] = lambda _count: None) -> None:
+        self._out = out
+        self._on_dropped = on_dropped
+        self._pid = os.getpid()
+        self._waiting: list[bytes] = []
+        self._batches: SimpleQueue[bytes] = SimpleQueue()
+        self._writer: Thread | None = None
+        self._writing = Lock()
+        # Each is counted up by one side alone, so neither needs a lock.
+        self._handed = self._written = 0
+        atexit.register(self.flush)
+
+    def msg(self, line: bytes) -> None:
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self._hand_over)
+            except RuntimeError:
+                self.flush()  # outside of a loop nothing waits
+
+    debug = info = warning = error = critical = msg
+
+    def flush(self) -> None:
+        """Write what waits; where a reader is slow, for at most PATIENCE."""
+        if os.getpid() != self._pid:
+            return  # a copy, made by a fork: the lines are the parent's, and its thread is not here
+        if self._writer is None:
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self._write(b"\n".join(lines) + b"\n")
+            return
+        self._hand_over()
+        until = monotonic() + PATIENCE
+        while self._written < self._handed and monotonic() < until:
+            sleep(0.001)
+
+    def _hand_over(self) -> None:
+        lines, self._waiting = self._waiting, []
+        if not lines:
+            return
+        if self._handed - self._written > HELD_MAX:
+            self._on_dropped(len(lines))
+            return
+        batch = b"\n".join(lines) + b"\n"
+        self._handed += len(batch)
+        self._batches.put(batch)
+        if self._writer is None:
+            self._writer = Thread(target=self._write_on, name="weir log", daemon=True)
+            self._writer.start()
+
+    def _write_on(self) -> None:
+        while True:
+            batch = self._batches.get()
+            self._write(batch)
+            self._written += len(batch)
+
+    def _write(self, batch: bytes) -> None:
+        with self._writing:
+            try:
+                rest = memoryview(batch)
+                while rest:
+                    rest = rest[self._out.write(rest) or 0 :]
+            except (OSError, ValueError):  # nobody will ever read it; who serves requests goes on
+                self._on_dropped(batch.count(b"\n"))
