@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lock speed soak clean
+.PHONY: help run test check format lock speed soak clean dashboards dashboards-report
 
 help: ## what can be done here
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 $(READY): requirements-dev.lock pyproject.toml
 	@echo "Making the environment in $(VENV) (once)"
@@ -33,16 +33,48 @@ format: $(READY) ## rewrite what a tool can rewrite
 	$(BIN)/ruff check --fix-only -q .
 	$(BIN)/ruff format .
 
-lock: $(READY) ## compile both lock files again from pyproject.toml
+lock: $(READY) ## compile the lock files again from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q -o requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q \
 		--extra embedded --extra grpc --group dev -o requirements-dev.lock
+	$(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q \
+		--extra grpc -c requirements-dev.lock -o requirements-grpc.lock
+	$(BIN)/uv pip compile --group build --universal --generate-hashes --python-version 3.11 --no-header -q \
+		-c requirements-dev.lock -o requirements-build.lock
 
 speed: $(READY) ## Weir beside a bare nginx and a plain FastAPI gateway, in one run
 	@$(BIN)/python -m tests.speed
 
 soak: $(READY) ## ten minutes of mixed load with faults; says whether anything leaks
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10)
+
+dashboards: $(READY) ## write the chart's dashboards and rules from deploy/mixin
+	@$(BIN)/python -m deploy.mixin
+
+dashboards-report: $(READY) ## every panel, drawn from half a minute of real traffic: build/dashboards.html
+	@$(BIN)/python -m tests.deploy.report
+
+.PHONY: chart tools
+chart: $(READY) ## write the chart's schema and the tables of its README from values.yaml
+	@$(BIN)/python -m deploy.chart
+
+tools: ## build Helm and helm-unittest into .tools, by Go; minutes, once
+	@deploy/tools.sh
+
+# BASE and BUILDER: see the Dockerfile; a release gives BASE with its digest. BUILD_ARGS: whatever else docker takes.
+.PHONY: image image-test
+DOCKER ?= docker
+IMAGE ?= weir:$(VERSION)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' service/weir/__init__.py)
+REVISION ?= $(or $(shell git rev-parse HEAD 2>/dev/null),unknown)
+CREATED ?= $(shell git log -1 --format=%cI 2>/dev/null)
+image: ## build the container image
+	DOCKER_BUILDKIT=1 $(DOCKER) build -t $(IMAGE) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		--build-arg CREATED=$(CREATED) $(foreach name,BASE BUILDER EXTRAS,$(if $($(name)),--build-arg $(name)=$($(name)))) \
+		$(BUILD_ARGS) .
+
+image-test: $(READY) ## build the image and prove it in a container engine: one that answers, else one of its own
+	@$(BIN)/pytest -m image tests/deploy/test_image.py $(ARGS)
 
 clean: ## forget the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

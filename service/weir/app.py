@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from weir import __version__
 from weir.admission import Admission
@@ -15,7 +16,7 @@ from weir.admission.limiter_redis import RedisLimiter
 from weir.admission.replicas import Replicas
 from weir.api import models as models_api
 from weir.api import ops, public
-from weir.api.errors import WithRequestId
+from weir.api.errors import WithHeaders
 from weir.auth import Authenticator
 from weir.auth.directory_redis import Directory
 from weir.auth.key_store_redis import RedisKeyStore
@@ -29,7 +30,7 @@ from weir.gateway.completions import Completions, Rooms
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.door import Door
 from weir.gateway.drain import Drain
-from weir.gateway.head import read_head, request_id
+from weir.gateway.head import read_head
 from weir.gateway.replies import limit_headers
 from weir.gateway.request import OPERATIONS
 from weir.gateway.turnstile import Turnstile
@@ -37,12 +38,19 @@ from weir.gateway.watch import Watches
 from weir.reload import Reload, Source
 from weir.routing import Health
 from weir.settings import Settings, remarks
+from weir.settings import Telemetry as TelemetrySettings
 from weir.store import Line, commands_for, connect
 from weir.store.connect import printable
 from weir.telemetry import Telemetry
 from weir.telemetry.exposition import exposition
+from weir.telemetry.levels import Levels
+from weir.telemetry.levels_redis import LevelBook, LevelReader
 from weir.telemetry.metrics import Metrics
+from weir.telemetry.under_way import UnderWay
 from weir.usage import PromptEstimator
+
+if TYPE_CHECKING:
+    from weir.telemetry.tracing import Tracing
 
 FLUSH_SECONDS = 5.0
 
@@ -95,86 +103,130 @@ class _Limits:
         await self._redis.aclose()
 
 
+class _House:
+    """Every room of one process, and what goes on in them. Made inside of the event loop."""
+
+    def __init__(self, settings: Settings, redis_url: str) -> None:
+        self._settings = settings
+        self._redis_url = redis_url
+        metrics = Metrics(requests=settings.telemetry.metrics)
+        telemetry = Telemetry(metrics, _tracing(settings.telemetry, metrics), Levels(settings.telemetry.log_level))
+        self.telemetry = telemetry
+        self.limits = _Limits(settings, redis_url, metrics, self._redis_changed)
+        health = Health(asyncio.get_running_loop().time, telemetry.upstream)
+        self.configured = Configured(settings, self.limits.directory, telemetry, HealthChecks(health.checked))
+        routes = self.configured.routes
+        watches = Watches(
+            body_seconds=settings.server.body_timeout_seconds,
+            write_seconds=settings.server.write_timeout_seconds,
+            ping_seconds=settings.server.sse_keepalive_seconds,
+        )
+        self.rooms = Rooms(
+            auth=self.limits.auth,
+            admission=self.limits.admission,
+            routes=routes,
+            dispatch=Dispatch(self.configured.backends, routes.find, health=health, note=telemetry.upstream),
+            estimator=PromptEstimator(),
+            telemetry=telemetry,
+            watches=watches,
+            drain=Drain(watches, announce=settings.drain.announce_seconds, deadline=settings.drain.deadline_seconds),
+            turnstile=Turnstile(
+                places=settings.server.max_in_flight,
+                max_waiting=settings.server.max_waiting,
+                wait_seconds=settings.server.wait_seconds,
+            ),
+            clients=Clients(settings.server.trusted_proxies),
+            max_body_bytes=settings.server.max_body_bytes,
+        )
+        needs_redis = settings.redis.on_outage == "closed"
+        self.ready = _Readiness(self.rooms.drain, self.limits.commands, needs_redis=needs_redis)
+        self.stop = asyncio.Event()
+        self._tasks = Tasks()
+
+    async def begin(self, source: Source | None) -> None:
+        """Whatever goes on beside requests."""
+        limits, telemetry, configured = self.limits, self.telemetry, self.configured
+        levels = LevelReader(LevelBook(limits.commands), telemetry.levels, telemetry.level_changed)
+        start = self._tasks.start
+        start(limits.limiter.tend(), "weir leases")
+        start(limits.replicas.tend(), "weir heartbeat")
+        start(configured.keep_teams(), "weir teams")
+        start(telemetry.watch_loop(), "weir loop lag")
+        start(levels.tend(), "weir log levels")
+        start(_gauge(telemetry, limits, self.rooms.turnstile, configured), "weir gauges")
+        start(_prepare(configured, limits.directory, self._redis_url, self.ready, telemetry), "weir prepare")
+        if source is not None:
+            start(Reload(source, configured.apply, telemetry.reload_refused).tend(), "weir reload")
+        await configured.look_in()
+        for remark in remarks(self._settings):
+            telemetry.warn(remark)
+
+    def doors(self) -> tuple[App, App]:
+        """The public one and that of the ops port."""
+        rooms = self.rooms
+        hot: dict[str, App] = {}
+        for operation in OPERATIONS:
+            hot[operation.path] = hot["/v1" + operation.path] = Completions(operation, rooms)
+        api = models_api.router(rooms.auth, rooms.admission, rooms.routes, limit_headers, read_head)
+        rest = public.create(api, docs=self._settings.server.docs)
+        operations = ops.create(
+            why_not_ready=self.ready.why_not,
+            exposition=lambda accept: exposition(self.telemetry.metrics.registry, accept),
+            drain=self.stop.set,
+            requests=UnderWay(self.telemetry.live, self._settings.server.workers),
+        )
+        for app in (rest, operations):
+            self.telemetry.instrument(app)
+        return Door(hot, WithHeaders(rest, rooms.drain.headers_of)), Door({}, operations)
+
+    async def end(self) -> None:
+        """Everything in its order: Redis last, so that the last settlement is heard."""
+        left = await self.limits.limiter.flush(FLUSH_SECONDS)
+        if left:
+            self.telemetry.warn("settlements lost; their leases will expire and stay charged", count=left)
+        await self._tasks.stop()
+        self.rooms.watches.close()
+        await self.configured.close()
+        await self.limits.close()
+        await asyncio.to_thread(self.telemetry.close)
+
+    def _redis_changed(self, up: bool, why: str) -> None:  # noqa: FBT001 - a callback's form
+        self.telemetry.redis_changed(up, why)
+        if up:
+            self.configured.write_teams()  # a server that comes back may have lost what it knew
+
+
 @asynccontextmanager
 async def application(settings: Settings, redis_url: str, source: Source | None = None) -> AsyncIterator[Application]:
     """The whole of Weir in this process, from the first connection to the last settlement. `source` is watched."""
-    telemetry = Telemetry(Metrics(requests=settings.telemetry.metrics))
-
-    def redis_changed(up: bool, why: str) -> None:  # noqa: FBT001 - a callback's form
-        telemetry.redis_changed(up, why)
-        if up:
-            configured.write_teams()  # a server that comes back may have lost what it knew
-
-    limits = _Limits(settings, redis_url, telemetry.metrics, redis_changed)
-    health = Health(asyncio.get_running_loop().time, telemetry.upstream)
-    configured = Configured(settings, limits.directory, telemetry, HealthChecks(health.checked))
-    watches = Watches(
-        body_seconds=settings.server.body_timeout_seconds,
-        write_seconds=settings.server.write_timeout_seconds,
-        ping_seconds=settings.server.sse_keepalive_seconds,
-    )
-    rooms = Rooms(
-        auth=limits.auth,
-        admission=limits.admission,
-        routes=configured.routes,
-        dispatch=Dispatch(configured.backends, configured.routes.find, health=health, note=telemetry.upstream),
-        estimator=PromptEstimator(),
-        telemetry=telemetry,
-        watches=watches,
-        drain=Drain(watches, announce=settings.drain.announce_seconds, deadline=settings.drain.deadline_seconds),
-        turnstile=Turnstile(
-            places=settings.server.max_in_flight,
-            max_waiting=settings.server.max_waiting,
-            wait_seconds=settings.server.wait_seconds,
-        ),
-        clients=Clients(settings.server.trusted_proxies),
-        max_body_bytes=settings.server.max_body_bytes,
-    )
-    hot: dict[str, App] = {}
-    for operation in OPERATIONS:
-        hot[operation.path] = hot["/v1" + operation.path] = Completions(operation, rooms)
-    api = models_api.router(limits.auth, limits.admission, configured.routes, limit_headers, read_head)
-    stop = asyncio.Event()
-    ready = _Readiness(rooms.drain, limits.commands, needs_redis=settings.redis.on_outage == "closed")
-    tasks = Tasks()
-    tasks.start(limits.limiter.tend(), "weir leases")
-    tasks.start(limits.replicas.tend(), "weir heartbeat")
-    tasks.start(configured.keep_teams(), "weir teams")
-    tasks.start(telemetry.watch_loop(), "weir loop lag")
-    tasks.start(_gauge(telemetry, limits, rooms.turnstile, configured), "weir gauges")
-    tasks.start(_prepare(configured, limits.directory, redis_url, ready, telemetry), "weir prepare")
-    if source is not None:
-        tasks.start(Reload(source, configured.apply, telemetry.reload_refused).tend(), "weir reload")
-    await configured.look_in()
-    for remark in remarks(settings):
-        telemetry.warn(remark)
-    # What is there now stays: the collector need not look at it again with every generation.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    house = _House(settings, redis_url)
     try:
-        yield Application(
-            public=Door(hot, WithRequestId(public.create(api, docs=settings.server.docs), request_id)),
-            ops=Door(
-                {},
-                ops.create(
-                    why_not_ready=ready.why_not,
-                    exposition=lambda accept: exposition(telemetry.metrics.registry, accept),
-                    drain=stop.set,
-                ),
-            ),
-            drain=rooms.drain,
-            telemetry=telemetry,
-            stop=stop,
-        )
+        await house.begin(source)
+        front, back = house.doors()
+        # What is there now stays: the collector need not look at it again with every generation.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        yield Application(front, back, house.rooms.drain, house.telemetry, house.stop)
     finally:
-        left = await limits.limiter.flush(FLUSH_SECONDS)
-        if left:
-            telemetry.warn("settlements lost; their leases will expire and stay charged", count=left)
-        await tasks.stop()
-        watches.close()
-        await configured.close()
-        await limits.close()
+        await house.end()
+
+
+def _tracing(settings: TelemetrySettings, metrics: Metrics) -> "Tracing | None":
+    """None where no collector is named; then not even the SDK is imported."""
+    if settings.otlp_endpoint is None:
+        return None
+    from weir.telemetry.export import exporter  # noqa: PLC0415 - as the function says
+    from weir.telemetry.tracing import Tracing  # noqa: PLC0415
+
+    headers = {name: value.get_secret_value() for name, value in settings.otlp_headers.items()}
+    return Tracing(
+        exporter(settings.otlp_endpoint, settings.otlp_protocol, headers),
+        metrics.spans,
+        sample=settings.trace_sample,
+        capture_content=settings.capture_content,
+        semconv=settings.semconv,
+    )
 
 
 class _Readiness:

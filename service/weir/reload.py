@@ -55,7 +55,10 @@ class Reload:
         except BadSettings as bad:
             self._refused([str(problem) for problem in bad.problems])
         except Exception as bug:  # noqa: BLE001 - whatever is in this file, the next one is read
-            self._refused([f"{type(bug).__name__}: {bug}"])
+            # Here, because prometheus_client may not be there before `weir serve` has made a directory for its workers.
+            from weir.telemetry.logs import where  # noqa: PLC0415
+
+            self._refused([f"{type(bug).__name__} in {where(bug)[-1]}"])  # its text may quote what is in the file
 
 
 def fingerprint(path: Path) -> Fingerprint:

@@ -6,8 +6,11 @@ are JSON there. Unknown names are refused with the nearest known one, because a 
 
 import difflib
 import os
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -30,7 +33,10 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from weir.auth.records import GLOB, check_team_name, unit_of
 from weir.core.types import BURST_SECONDS, MAX_PER_MINUTE_TIMES_BURST, Limits
 
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+_HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -53,9 +59,28 @@ class Section(BaseModel):
 def _is_network(text: str) -> str:
     try:
         ip_network(text)
-    except ValueError as error:
-        raise ValueError(f"is no address and no network like 10.0.0.0/8: {error}") from None
+    except ValueError:
+        raise ValueError("is no address and no network like 10.0.0.0/8, with zeros behind its prefix") from None
     return text
+
+
+def _http_address(url: str, whose: str, secret_goes_to: str) -> str:
+    # What urllib says of a bad address may quote it, and half of a password is easily taken for a port.
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"{whose} cannot be read") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{whose} begins with http:// or https:// and names a host")
+    try:
+        _ = parts.port
+    except ValueError:
+        raise ValueError(f"{whose} has a port that is no number up to 65535") from None
+    if parts.username or parts.password:
+        raise ValueError(f"{whose} holds no password; use {secret_goes_to}")
+    if parts.query or parts.fragment:  # it stands in logs and metrics
+        raise ValueError(f"{whose} ends with its path; if there is a secret behind the ?, use {secret_goes_to}")
+    return url.rstrip("/")
 
 
 class Server(Section):
@@ -115,16 +140,14 @@ class EndpointSettings(Section):
     @field_validator("url")
     @classmethod
     def _is_http(cls, url: str) -> str:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("an endpoint's url begins with http:// or https:// and names a host")
-        try:
-            _ = parts.port
-        except ValueError as error:
-            raise ValueError(f"an endpoint's port is a number up to 65535: {error}") from None
-        if parts.username or parts.password:
-            raise ValueError("an endpoint's url holds no password; use api_key_env")
-        return url.rstrip("/")
+        return _http_address(url, "an endpoint's url", "api_key_env")
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not VARIABLE.fullmatch(name):
+            raise ValueError("this is no name of an environment variable; put the key into one, and its name here")
+        return name
 
 
 class Price(Section):
@@ -243,6 +266,29 @@ class Telemetry(Section):
     capture_content: bool = False  # prompts and answers in the spans of sampled requests; in logs and metrics never
     semconv: Literal["v1.41", "latest"] = "v1.41"  # which names of OpenTelemetry's GenAI conventions spans bear
 
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        return None if url is None else _http_address(url, "the collector's url", "otlp_headers")
+
+    @field_validator("otlp_headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in headers.items():
+            if not _HEADER_NAME.fullmatch(name):
+                raise ValueError(f"'{name}' is no header's name")
+            if not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+                # Whoever refuses it later may quote it.
+                raise ValueError(f"the value of '{name}' has a line end, a space around it or another odd character")
+        return headers
+
+    @field_validator("otlp_protocol")
+    @classmethod
+    def _is_installed(cls, protocol: str) -> str:
+        if protocol == "grpc" and not find_spec("opentelemetry.exporter.otlp.proto.grpc"):
+            raise ValueError("grpc needs more than is installed; run: pip install 'weir-gateway[grpc]'")
+        return protocol
+
 
 class Settings(BaseSettings):
     """The root."""
@@ -271,9 +317,8 @@ class Settings(BaseSettings):
                 if name in seen:
                     raise ValueError(f"the model name '{name}' is given twice")
                 seen.add(name)
-        teams = [team.name for team in self.teams]
-        for name in teams:
-            if teams.count(name) > 1:
+        for name, times in Counter(team.name for team in self.teams).items():
+            if times > 1:
                 raise ValueError(f"the team '{name}' is given twice")
         if self.server.port == self.server.ops_port:
             raise ValueError("server.port and server.ops_port must differ")
@@ -349,12 +394,15 @@ def _settled(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> Setti
 def remarks(settings: Settings) -> list[str]:
     """What is no mistake, and still not what somebody may expect; a sentence each."""
     names = {model.name for model in settings.models}
-    return [
+    found = [
         f"the fallback '{name}' of model '{model.name}' is no other model here, and never asked"
         for model in settings.models
         for name in model.fallbacks
         if name not in names - {model.name}
     ]
+    if settings.telemetry.capture_content and settings.telemetry.otlp_endpoint:
+        found.append("prompts and answers of sampled requests go to the collector, as telemetry.capture_content says")
+    return found
 
 
 # -- where in the file -----------------------------------------------------------------------------------------------
@@ -372,8 +420,10 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        what = getattr(error, "problem", None) or "this is not YAML"
-        raise BadSettings([Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else 0)]) from error
+        what = _unquoted(getattr(error, "problem", None) or "this is not YAML")
+        raise BadSettings([Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else 0)]) from None
+    except ValueError:  # of what looks like a date or a number, and is none
+        raise BadSettings([Problem("", "not valid YAML: a date or number that there is not; quote it")]) from None
     except RecursionError:
         raise BadSettings([Problem("", "is nested too deeply to be a configuration")]) from None
     if document is None:
@@ -389,6 +439,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
     if problems:
         raise BadSettings(problems)
     return {str(name): value for name, value in document.items()}, lines
+
+
+def _unquoted(problem: str) -> str:
+    """A YAML parser's sentence without what it quotes: a secret that begins with * or ! is an alias or a tag to it."""
+    shown = re.sub(r"(['\"]).{4,}\1", "...", problem)
+    return shown if shown == problem else f"{shown}; put quotes around a text that begins with *, & or !"
 
 
 def _mark_lines(node: yaml.Node | None, path: Path_, lines: dict[Path_, int], problems: list[Problem]) -> None:
@@ -442,8 +498,14 @@ def _nearest(name: str, known: list[str]) -> str:
 def _dotted(path: Path_) -> str:
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
+        name = step if isinstance(step, int) or _looks_like_a_name(step) else "..."
+        text += f"[{name}]" if isinstance(name, int) else f".{name}" if text else name
     return text
+
+
+def _looks_like_a_name(step: str) -> bool:
+    """Of a setting; what else stands in the place of one may be a secret."""
+    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,39}", step) is not None and sum(map(str.isdigit, step)) <= 3
 
 
 # -- what the environment says ---------------------------------------------------------------------------------------
@@ -471,8 +533,10 @@ def _unset_secrets(settings: Settings, lines: Mapping[Path_, int]) -> Iterator[P
         for e, endpoint in enumerate(model.endpoints):
             if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
                 path: Path_ = ("models", m, "endpoints", e, "api_key_env")
+                # Somebody may have written the key itself here; names of variables are in capitals.
+                name = endpoint.api_key_env if endpoint.api_key_env.isupper() else "that is named here"
                 yield Problem(
                     _dotted(path),
-                    f"the environment variable {endpoint.api_key_env} is not set",
+                    f"the environment variable {name} is not set",
                     lines.get(path, lines.get(path[:-1], 0)),
                 )

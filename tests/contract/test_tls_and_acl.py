@@ -19,6 +19,8 @@ from weir.core.types import Limits
 from weir.store import Batcher, ClusterCommands, commands_for, connect
 from weir.store.connect import Place, printable
 from weir.store.connect import __doc__ as url_forms
+from weir.telemetry.levels import EVERYBODY
+from weir.telemetry.levels_redis import LevelBook
 
 needs_server = pytest.mark.skipif(program() is None, reason="no redis-server or valkey-server on the PATH")
 needs_openssl = pytest.mark.skipif(not there_is_openssl(), reason="no openssl command")
@@ -399,6 +401,10 @@ async def everything(world: LineWorld) -> None:
     await directory.delete_team("by-file")
     await world.dismiss(principal)
     assert await directory.empty()
+    levels = LevelBook(world.line)
+    await levels.set(EVERYBODY, "debug", 60)
+    assert EVERYBODY in (await levels.read())[1]
+    await levels.reset()
 
 
 MISSING = [

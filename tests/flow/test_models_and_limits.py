@@ -22,9 +22,9 @@ from tests.flow.house import (
 )
 from weir.api import models as models_api
 from weir.api import ops, public
-from weir.api.errors import WithRequestId
+from weir.api.errors import WithHeaders
 from weir.core.types import Limits
-from weir.gateway.head import read_head, request_id
+from weir.gateway.head import read_head
 from weir.gateway.replies import limit_headers
 
 ROUTES = (route("llama-3", aliases=("gpt-4o-mini",), owned_by="meta"), route("qwen/qwen-32b"), route("hidden"))
@@ -38,7 +38,7 @@ async def open_api(
         house.keys.globs[PRINCIPAL.key_id] = (key_limits.models, team_limits.models)
         rooms = house.rooms
         api = models_api.router(rooms.auth, rooms.admission, rooms.routes, limit_headers, read_head)
-        app = WithRequestId(public.create(api, docs=docs), request_id)
+        app = WithHeaders(public.create(api, docs=docs), rooms.drain.headers_of)
         headers = {"authorization": f"Bearer {key}"} if key else {}
         transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://weir", headers=headers) as client:
@@ -256,6 +256,7 @@ class TestOps:
                 why_not_ready=lambda: reasons[0],
                 exposition=lambda accept: (f"for {accept}".encode(), "text/plain; version=9"),
                 drain=lambda: drained.append(True),
+                requests=lambda limit: {"requests": [limit]},
             )
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://ops") as client:
@@ -268,6 +269,9 @@ class TestOps:
                 metrics = await client.get("/metrics", headers={"accept": "x/y"})
                 assert metrics.text == "for x/y"
                 assert metrics.headers["content-type"].startswith("text/plain; version=9")
+                assert (await client.get("/requests")).json() == {"requests": [50]}
+                assert (await client.get("/requests?limit=3")).json() == {"requests": [3]}
+                assert (await client.get("/requests?limit=0")).status_code == 422
                 assert drained == []
                 assert (await client.post("/drain")).status_code == 202
                 assert drained == [True]

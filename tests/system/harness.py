@@ -350,6 +350,8 @@ class Admin:
 class Weir:
     """A running `weir serve` with a configuration file."""
 
+    program: tuple[str | Path, ...] = (WEIR,)
+
     def __init__(self, config: dict[str, Any], *arguments: str, env: dict[str, str] | None = None) -> None:
         self.port, self.ops_port = free_port(), free_port()
         self.base_url = f"http://127.0.0.1:{self.port}/v1"
@@ -358,7 +360,7 @@ class Weir:
         file = self.file = Path(self._directory.name) / "weir.yaml"
         file.write_text(yaml.safe_dump(config))
         where = ["--host", "127.0.0.1", "--port", str(self.port), "--ops-port", str(self.ops_port)]
-        self._command = [WEIR, "serve", "--config", file, *where, *arguments]
+        self._command = [*self.program, "serve", "--config", file, *where, *arguments]
         self._env = env
         self.process = Process(*self._command, env=env)
         self.http = httpx.Client(

@@ -131,7 +131,10 @@ def test_a_key_cannot_be_imported_twice(admin: Admin) -> None:
     assert secret not in again.stdout + again.stderr
 
 
-@pytest.mark.parametrize("command", [(), ("serve",), ("check",), ("teams",), ("keys",), ("keys", "create")])
+@pytest.mark.parametrize(
+    "command",
+    [(), ("serve",), ("check",), ("top",), ("teams",), ("keys",), ("keys", "create"), ("logs",), ("logs", "level")],
+)
 def test_help_explains(command: tuple[str, ...]) -> None:
     done = run_weir(*command, "--help")
     assert done.returncode == 0

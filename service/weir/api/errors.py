@@ -1,16 +1,16 @@
 """Errors of the FastAPI side, in the same dialect as those of the request path."""
 
-import secrets
-from typing import Any
+import logging
+from collections.abc import Callable
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from weir.core.asgi import App, Message, Receive, Scope, Send
+from weir.core.asgi import App, Headers, Message, Receive, Scope, Send
 from weir.core.errors import BadRequest, GatewayError, InternalError, MethodNotAllowed, NotFound
 
-RequestIdOf = Any  # gateway.head.request_id: the two halls do not know each other, `app` brings it
+_log = logging.getLogger("weir.api")
 
 
 def install(app: FastAPI) -> None:
@@ -32,9 +32,7 @@ def install(app: FastAPI) -> None:
             return answer
         return as_response(BadRequest(str(error.detail)))
 
-    @app.exception_handler(Exception)
-    async def bug(_: Request, __: Exception) -> JSONResponse:
-        return as_response(InternalError())
+    app.add_middleware(Reported)  # type: ignore[arg-type]  # our Scope is a dict, starlette's any mapping
 
 
 def as_response(error: GatewayError) -> JSONResponse:
@@ -43,22 +41,48 @@ def as_response(error: GatewayError) -> JSONResponse:
     return JSONResponse(body, error.status, headers)
 
 
-class WithRequestId:
-    """Raw ASGI around the FastAPI application: x-request-id on every answer, a client's own where it has one."""
+class Reported:
+    """Raw ASGI inside of everything else: a bug ends here, as a 500 and a line that says where it was.
 
-    def __init__(self, app: App, request_id: RequestIdOf = lambda scope: secrets.token_hex(16)) -> None:  # noqa: ARG005
+    Left to itself it would travel on, and the spans of the instrumentation would repeat its text, which may quote a
+    request.
+    """
+
+    def __init__(self, app: App) -> None:
         self._app = app
-        self._request_id = request_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as bug:  # noqa: BLE001 - as the conductor on the request path
+            _log.error("bug", exc_info=bug)  # telemetry writes its kind and place, never its text
+            if started:
+                raise InternalError from None
+            await as_response(InternalError())(scope, receive, send)
+
+
+class WithHeaders:
+    """Raw ASGI around the FastAPI application: what `headers_of` gives for a request stands on its answer."""
+
+    def __init__(self, app: App, headers_of: Callable[[Scope], Headers]) -> None:
+        self._app = app
+        self._headers_of = headers_of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = self._request_id(scope).encode()
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = [*message.get("headers", ()), *self._headers_of(scope)]
             await send(message)
 
         await self._app(scope, receive, named)

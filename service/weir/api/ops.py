@@ -1,9 +1,9 @@
 """The ops port: health and metrics. It never goes through the ingress."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from weir import __version__
@@ -15,9 +15,10 @@ def create(
     why_not_ready: Callable[[], str | None],
     exposition: Callable[[str], tuple[bytes, str]],
     drain: Callable[[], None],
+    requests: Callable[[int], dict[str, Any]],
 ) -> FastAPI:
     """`why_not_ready` gives a sentence, or None; `exposition` metrics and their content type for an Accept header;
-    `drain` starts the shutdown.
+    `drain` starts the shutdown; `requests` gives so many of those under way, oldest first.
     """
     app = FastAPI(title="Weir operations", version=__version__, redoc_url=None)
     install(app)
@@ -35,6 +36,10 @@ def create(
     async def metrics(request: Request) -> Response:
         body, content_type = exposition(request.headers.get("accept", ""))
         return Response(body, media_type=content_type)
+
+    @app.get("/requests", summary="Requests under way in the process that answers, oldest first; `processes` there are")
+    async def under_way(limit: Annotated[int, Query(ge=1, le=10_000)] = 50) -> dict[str, Any]:
+        return requests(limit)
 
     @app.post("/drain", status_code=202, summary="Stop: announce it, let streams end, then exit")
     async def stop() -> dict[str, str]:

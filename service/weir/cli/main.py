@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from weir import __version__
-from weir.cli import keys, teams
-from weir.cli.options import ConfigFile, RedisUrl
+from weir.cli import keys, logs, teams
+from weir.cli.options import ConfigFile, Json, RedisUrl
 
 EPILOG = (
     "A first minute:  weir serve   (prints a key and a curl line)\n\n"
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(teams.app, name="teams")
 app.add_typer(keys.app, name="keys")
+app.add_typer(logs.app, name="logs")
 
 
 def main() -> None:
@@ -111,3 +112,20 @@ def check(config: ConfigFile = Path("weir.yaml")) -> None:
     for remark in remarks(settings):
         print(f"{config}: {remark}.")
     print(f"{config} is good: {len(settings.models)} models, {len(settings.teams)} teams.")
+
+
+@app.command("top")
+def top_(
+    ops_url: Annotated[str, typer.Option(help="The ops port.")] = "http://localhost:9090",
+    interval: Annotated[float, typer.Option(min=0.1, max=60, help="Seconds between two looks.")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="One frame, for scripts.")] = False,
+    json: Json = False,
+) -> None:
+    """See what a running Weir does now: rates, refusals, latencies, and the slowest streams under way. Ctrl-C ends it.
+
+    Rates are those of all processes of this replica; streams are those of the process that answers, and with
+    --workers above 1 that is one of several.
+    """
+    from weir.cli.top import top
+
+    top(ops_url, interval, once=once, as_json=json)

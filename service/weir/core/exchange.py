@@ -3,8 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Protocol
 
 from weir.core.types import Principal, TokensFrom, Usage, Window
+
+
+class Listener(Protocol):
+    """Hears a request and its answer as they pass, where a trace is to hold them. Never fails, and keeps little."""
+
+    def asked(self, body: bytes) -> None: ...
+    def said(self, chunk: bytes) -> None: ...
 
 
 @dataclass(slots=True)
@@ -20,11 +28,13 @@ class Trace:
     parent: bytes | None = None
     state: bytes | None = None
     sampled: bool = False
+    listener: Listener | None = None
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One sending to one endpoint. `model` is its route's, which may be a fallback's; times are `perf_counter` seconds.
+    """One sending to one endpoint. `model` is its route's, which may be a fallback's, `upstream_model` what that is
+    called there; times are `perf_counter` seconds.
 
     `result` says what came of it: "ok", a status, or a word for what went wrong; "" while it is under way.
     """
@@ -37,6 +47,7 @@ class Attempt:
     status: int = 0
     span_id: str = ""
     request_bytes: int = 0  # of the body that went there
+    upstream_model: str = ""
 
 
 @dataclass(slots=True)
@@ -52,6 +63,7 @@ class Exchange:
     request_id: str
     operation: str
     client: str = ""  # its address
+    path: str = ""
     trace: Trace | None = None
     started: float = field(default_factory=perf_counter)
     principal: Principal | None = None
@@ -89,6 +101,11 @@ class Exchange:
     def mark_admitted(self, reserved_tokens: int, shadow_refusals: tuple[str, ...], *, degraded: bool) -> None:
         self.admitted = perf_counter()
         self.reserved_tokens, self.shadow_refusals, self.degraded = reserved_tokens, shadow_refusals, degraded
+
+    def mark_placed(self, *, waited: bool) -> None:
+        """It has a place with the model."""
+        if waited:
+            self.queued = perf_counter() - self.admitted
 
     def mark_used(self, usage: Usage) -> None:
         self.input_tokens, self.output_tokens, self.cached_tokens, self.reasoning_tokens = usage

@@ -34,13 +34,24 @@ class Clients:
             return peer
         hops = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
         for hop in reversed(hops.split(",")):
-            address = plain(hop.strip())
+            address = _address(hop.strip())
             if not address:
                 break
             peer = address
             if not self._is_trusted(address):
                 break
         return peer
+
+
+def _address(word: str) -> str:
+    """Of a hop, which some proxies write with a port; "" where it is none, for then anybody may have written it."""
+    for one in (word, word.rpartition(":")[0].strip("[]")):
+        try:
+            ip_address(one)
+        except ValueError:
+            continue
+        return plain(one)
+    return ""
 
 
 def plain(address: str) -> str:

@@ -53,7 +53,7 @@ class Completions:
         self._rooms = rooms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(request_id(scope), self._operation.name, self._rooms.clients.address(scope))
+        exchange = Exchange(request_id(scope), self._operation.name, self._rooms.clients.address(scope), scope["path"])
         wire = wire_of(scope, receive, send)
         reply = Reply(wire, exchange.request_id, last=self._rooms.drain.announced)
         self._rooms.telemetry.begin(exchange)
@@ -87,13 +87,15 @@ class Completions:
         exchange.mark_asked()
         async with rooms.admission.reserve(principal, ask, charge) as grant:  # 401, 404, 429
             exchange.mark_admitted(grant.tokens, grant.shadow_refusals, degraded=grant.degraded)
-            rooms.telemetry.stand(principal, grant.windows)
+            rooms.telemetry.stand(exchange, grant.windows)
             meter.most_output = grant.output_tokens * request.choices
             call_for = partial(self._call, request, grant, exchange)
             reply.limits = [*limit_headers(grant.windows), DEGRADED] if grant.degraded else limit_headers(grant.windows)
+            place = rooms.turnstile.place(principal.team, route.model, route.places, grant.tokens)
             with rooms.watches.answer(wire, route.timeouts) as watch:  # 499, 504
-                async with rooms.turnstile.place(principal.team, route.model, route.places, grant.tokens):  # 503
-                    exchange.queued = watch.turn(FIRST_BYTE)
+                async with place as waited:  # 503
+                    watch.turn(FIRST_BYTE)
+                    exchange.mark_placed(waited=waited)
                     if route.early_headers and request.streaming:
                         watch.ping = reply.begin_early
                     on_attempt = partial(self._attempt, exchange, meter, trace)
@@ -103,6 +105,8 @@ class Completions:
 
     def _ask(self, request: CompletionRequest, route: Route, exchange: Exchange) -> Ask:
         exchange.model, exchange.streaming = route.model, request.streaming
+        if exchange.trace is not None and exchange.trace.listener is not None and self._operation.generates:
+            exchange.trace.listener.asked(request.body)
         prompt = self._rooms.estimator.estimate(route.model, request.text_bytes, request.media_tokens)
         exchange.estimated_input = prompt
         return Ask(route.model, request.model, prompt, request.output_tokens, request.choices, route.default_max_tokens)
@@ -158,8 +162,7 @@ class Completions:
         principal = exchange.principal
         if isinstance(error, LimitExceeded):
             exchange.limit = f"{error.window.scope} {error.window.unit}"
-            if principal is not None:
-                self._rooms.telemetry.stand(principal, error.windows)
+            self._rooms.telemetry.stand(exchange, error.windows)
             return error, error.windows
         if isinstance(error, Unauthenticated):
             if principal is not None:

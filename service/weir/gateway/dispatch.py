@@ -265,7 +265,13 @@ class Dispatched:
                 call = self._call = self._call_for(route)
             self.route, self.endpoint, self._trial = route, endpoint, trial
             self._judged = False
-            attempt = Attempt(endpoint.url, route.model, perf_counter(), request_bytes=len(call.body))
+            attempt = Attempt(
+                endpoint.url,
+                route.model,
+                perf_counter(),
+                request_bytes=len(call.body),
+                upstream_model=route.upstream_model,
+            )
             self.attempts.append(attempt)
             if headers := self._on_attempt(attempt):
                 call = _new_tuple(Call, (call.path, call.body, [*call.headers, *headers], call.timeouts))

@@ -6,7 +6,10 @@ so both are set longer than ours and never reached.
 
 import asyncio
 
+from weir.core.asgi import Headers, Scope
 from weir.core.errors import Draining, ServerDraining
+from weir.gateway.head import request_id
+from weir.gateway.replies import LAST
 from weir.gateway.watch import Watches
 
 POLL = 0.05  # seconds
@@ -28,6 +31,11 @@ class Drain:
         self.in_flight += 1
         if self.refusing:
             raise Draining(retry_after=1.0)
+
+    def headers_of(self, scope: Scope) -> Headers:
+        """What stands on every answer, also of those that are none of the request path's."""
+        named = [(b"x-request-id", request_id(scope).encode())]
+        return [*named, LAST] if self.announced else named
 
     def hurry(self) -> None:
         """Told twice: now."""

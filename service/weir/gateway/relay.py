@@ -5,10 +5,10 @@ The next read from upstream waits for the client's `send`: that is the back-pres
 
 import asyncio
 
-from weir.backend import BackendResponse
+from weir.backend import BackendResponse, Sink
 from weir.core.asgi import Headers
 from weir.core.errors import UpstreamBusy, UpstreamFailed
-from weir.core.exchange import Exchange
+from weir.core.exchange import Exchange, Listener
 from weir.gateway.replies import EVENTS, PING, STREAM_HEADERS, Reply, as_event
 from weir.gateway.watch import CLIENT, UPSTREAM, Watch
 from weir.gateway.wire import Rest, Wire
@@ -27,6 +27,9 @@ async def relay(
 
     Raises UpstreamFailed, UpstreamBusy; what the watch finds comes through as a cancellation.
     """
+    trace = exchange.trace
+    if trace is not None and trace.listener is not None:
+        response = _Overheard(response, trace.listener)
     if response.status != 200:
         await _relay_refusal(response, reply, watch, meter, exchange)
     elif response.content_type.startswith(EVENTS):
@@ -41,6 +44,30 @@ async def relay(
     else:
         meter.refused()
         raise UpstreamFailed(reason=f"200 with content-type {response.content_type[:60]!r}")
+
+
+class _Overheard:
+    """An answer that a trace is to hold too: what passes is heard, and is what it was."""
+
+    __slots__ = ("_listener", "_response", "content_type", "headers", "status")
+
+    def __init__(self, response: BackendResponse, listener: Listener) -> None:
+        self._response = response
+        self._listener = listener
+        self.status, self.content_type, self.headers = response.status, response.content_type, response.headers
+
+    async def read(self) -> bytes:
+        chunk = await self._response.read()
+        self._listener.said(chunk)
+        return chunk
+
+    async def pump(self, sink: Sink) -> None:
+        def overhear(chunk: bytes) -> Rest:
+            rest = sink(chunk)
+            self._listener.said(chunk)
+            return rest
+
+        await self._response.pump(overhear)
 
 
 class _EventRelay:
@@ -123,6 +150,7 @@ async def _relay_json(response: BackendResponse, reply: Reply, watch: Watch, met
     if not size or scanner.cut:
         raise UpstreamFailed("The model's server broke off in the middle of its answer.", reason="half a JSON body")
     meter.scanner = scanner
+    exchange.finish_reason = scanner.finish_reason or ""
     exchange.status = 200
     exchange.mark_answered()
     watch.turn(CLIENT)

@@ -56,7 +56,7 @@ class Turnstile:
         self._count = 0
 
     def place(self, team: str, route: str, limit: int | None, tokens: int) -> "Place":
-        """Enter the result: waits for its turn. `limit` is the route's own number of places.
+        """Enter the result: waits for its turn, and says whether it had to. `limit` is the route's number of places.
 
         Raises:
             Overloaded: there is no room to wait, or the wait took too long.
@@ -218,10 +218,12 @@ class Place:
         self._limit = limit
         self._tokens = tokens
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> bool:
         waiter = self._turnstile.enter(self._team, self._route, self._limit, self._tokens)
-        if waiter is not None:
-            await self._turnstile.wait(waiter)
+        if waiter is None:
+            return False
+        await self._turnstile.wait(waiter)
+        return True
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

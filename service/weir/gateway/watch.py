@@ -82,11 +82,10 @@ class Watch:
         finally:
             del found  # its traceback holds this frame: a circle for each client that leaves, 20 KB until the collector
 
-    def turn(self, waiting_for: int) -> float:
-        """From now on it is this that we wait for; how many seconds the waiting before took."""
-        before, self.since = self.since, self.now()
+    def turn(self, waiting_for: int) -> None:
+        """From now on it is this that we wait for."""
+        self.since = self.now()
         self.waiting_for = waiting_for
-        return self.since - before
 
     def again(self, timeouts: Timeouts) -> None:
         """Another attempt, perhaps at another model: its own time to the first byte. The total goes on."""

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import hiredis
@@ -219,7 +220,8 @@ class Batcher:
         if self._transport is None:
             return  # it goes out as soon as there is a connection
         if not self._waiting:
-            self._asked = self._heard = self._loop.time()  # silence begins with the question
+            self._heard = self._loop.time()  # silence begins with the question
+            self._asked = perf_counter()  # uvloop's own clock counts milliseconds
         batch, self._outbox = self._outbox, []
         going = []
         for waiting in batch:
@@ -235,9 +237,9 @@ class Batcher:
 
     def _answered(self, reply: Any) -> None:
         waiting = self._waiting.popleft()
-        now = self._heard = self._loop.time()
+        self._heard = self._loop.time()
         if self._asked is not None:
-            self._on_reply(now - self._asked)
+            self._on_reply(perf_counter() - self._asked)
             self._asked = None
         if isinstance(reply, hiredis.ReplyError):
             self._refused(str(reply), waiting)

@@ -1,5 +1,5 @@
-"""What operators see: one log line and a few metrics a request, from one finished record. Never fails a request and
-never sees a prompt or a key.
+"""What operators see: one log line, a few metrics and the spans of a request, from one finished record. Never fails a
+request, and never sees a key; or a prompt, unless content is wanted in spans.
 """
 
 from weir.telemetry.telemetry import Telemetry

@@ -27,14 +27,13 @@ class Lines:
 
     def __init__(self, out: IO[Any], on_dropped: Callable[[int], None] = lambda _count: None) -> None:
         self._out = out
-        self._on_dropped = on_dropped
+        self.on_dropped = on_dropped
         self._pid = os.getpid()
         self._waiting: list[bytes] = []
         self._batches: SimpleQueue[bytes] = SimpleQueue()
         self._writer: Thread | None = None
-        self._writing = Lock()
-        # Each is counted up by one side alone, so neither needs a lock.
-        self._handed = self._written = 0
+        self._writing, self._handing = Lock(), Lock()
+        self._handed = self._written = 0  # bytes; each counted up under its own lock
         atexit.register(self.flush)
 
     def msg(self, line: bytes) -> None:
@@ -62,18 +61,19 @@ class Lines:
             sleep(0.001)
 
     def _hand_over(self) -> None:
-        lines, self._waiting = self._waiting, []
-        if not lines:
-            return
-        if self._handed - self._written > HELD_MAX:
-            self._on_dropped(len(lines))
-            return
-        batch = b"\n".join(lines) + b"\n"
-        self._handed += len(batch)
-        self._batches.put(batch)
-        if self._writer is None:
-            self._writer = Thread(target=self._write_on, name="weir log", daemon=True)
-            self._writer.start()
+        with self._handing:  # other threads log too, though seldom
+            lines, self._waiting = self._waiting, []
+            if not lines:
+                return
+            if self._handed - self._written > HELD_MAX:
+                self.on_dropped(len(lines))
+                return
+            batch = b"\n".join(lines) + b"\n"
+            self._handed += len(batch)
+            self._batches.put(batch)
+            if self._writer is None:
+                self._writer = Thread(target=self._write_on, name="weir log", daemon=True)
+                self._writer.start()
 
     def _write_on(self) -> None:
         while True:
@@ -88,4 +88,4 @@ class Lines:
                 while rest:
                     rest = rest[self._out.write(rest) or 0 :]
             except (OSError, ValueError):  # nobody will ever read it; who serves requests goes on
-                self._on_dropped(batch.count(b"\n"))
+                self.on_dropped(batch.count(b"\n"))

@@ -1,58 +1,31 @@
 """structlog: JSON on a pipe, colours on a terminal. What other libraries log goes the same way."""
 
-import asyncio
-import atexit
 import logging
+import re
 import sys
 import traceback
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 import orjson
 import structlog
 from structlog.types import EventDict, Processor
 
+from weir.telemetry.lines import Lines
+
 # uvicorn's word for an answer that we cut on purpose; the request's own line says why.
 _UNFINISHED = "ASGI callable returned without completing response."
-FLUSH_SECONDS = 0.02
+_QUOTED = re.compile(r"[\n(<\[{'\"]")
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-_ALL_LINES: list["Lines"] = []
-
-
-class Lines:
-    """Where lines are written: gathered for FLUSH_SECONDS, then written at once.
-
-    A line written by itself costs 8 us, and wakes its reader. Outside of a loop nothing waits; a killed process loses
-    the lines of its last moment, not its settlements.
-    """
-
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
-        self._waiting: list[bytes] = []
-        atexit.register(self.flush)
-        _ALL_LINES.append(self)
-
-    def msg(self, line: bytes) -> None:
-        self._waiting.append(line)
-        if len(self._waiting) == 1:
-            try:
-                asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-            except RuntimeError:
-                self.flush()
-
-    debug = info = warning = error = critical = msg
-
-    def flush(self) -> None:
-        if self._waiting:
-            lines, self._waiting = self._waiting, []
-            self._out.write(b"\n".join(lines) + b"\n")
-            self._out.flush()
+_lines: Lines | None = None  # this process's
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
     """Once a process, before anything logs. `stream` is standard output unless given."""
+    global _lines  # noqa: PLW0603 - a process has one standard output
     out = stream or sys.stdout
     processors: list[Processor]
     logger_factory: Any
@@ -61,7 +34,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         processors = [structlog.processors.add_log_level, stamp, structlog.dev.ConsoleRenderer()]
         logger_factory = structlog.WriteLoggerFactory(out)
     else:
-        lines = Lines(out.buffer)
+        out.flush()
+        lines = _lines = Lines(getattr(out.buffer, "raw", out.buffer))
         processors = [_as_json]
         logger_factory = lambda *_: lines  # noqa: E731 - structlog calls it a factory
     structlog.configure(
@@ -79,16 +53,17 @@ def logger_class(level: str) -> type[Any]:
     """Structlog's own, with one method more."""
 
     class Logger(structlog.make_filtering_bound_logger(LEVELS[level])):  # type: ignore[misc]  # a class made at run time
-        def whole(self, event: dict[str, Any]) -> None:
-            """An info line that is complete: through the processors, without four copies on the way (4 us)."""
-            if LEVELS[level] <= LEVELS["info"]:
-                line: Any = event
-                try:
-                    for processor in self._processors:
-                        line = processor(self._logger, "info", line)
-                except structlog.DropEvent:
-                    return
-                self._logger.msg(line)
+        def whole(self, event: dict[str, Any], method: str = "info") -> None:
+            """A line that is complete: through the processors, without four copies on the way (4 us). Whether it is
+            wanted is decided by who asks: see levels.py.
+            """
+            line: Any = event
+            try:
+                for processor in self._processors:
+                    line = processor(self._logger, method, line)
+            except structlog.DropEvent:
+                return
+            self._logger.msg(line)
 
     return Logger
 
@@ -108,8 +83,14 @@ def where(error: BaseException) -> list[str]:
 
 def flush() -> None:
     """Write what waits; for a process that ends without Python's own farewell."""
-    for lines in _ALL_LINES:
-        lines.flush()
+    if _lines is not None:
+        _lines.flush()
+
+
+def count_dropped(count: Callable[[int], None]) -> None:
+    """Tell `count` of each line that nobody took."""
+    if _lines is not None:
+        _lines.on_dropped = count
 
 
 def _bridge(record: logging.LogRecord) -> None:
@@ -119,4 +100,7 @@ def _bridge(record: logging.LogRecord) -> None:
     error = record.exc_info[1] if record.exc_info else None
     if error is not None:
         fields |= {"kind": type(error).__name__, "where": where(error)}
-    structlog.get_logger().log(record.levelno, record.getMessage(), **fields)
+    said = record.getMessage()
+    if record.name == "asyncio":  # it quotes arguments, and exceptions with their text
+        said = _QUOTED.split(said, 1)[0].strip()
+    structlog.get_logger().log(record.levelno, said, **fields)

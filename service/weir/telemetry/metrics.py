@@ -99,6 +99,7 @@ class Metrics:
         self.reload_failures: Counter = self._counters(names.RELOAD_FAILURES)()
         self.draining: Gauge = self._gauges(names.DRAINING, "livemax")()
         self.loop_lag: Histogram = self._histograms(names.LOOP_LAG)()
+        self.log_dropped: Counter = self._counters(names.LOG_DROPPED)()
         self.spans = self._counters(names.SPANS)
         self._gauges(names.BUILD, "livemax")(__version__).set(1)
         self.generation.set(1)
@@ -121,14 +122,14 @@ class Metrics:
         self._requests(team, model, exchange.operation, exchange.outcome, status).inc()
         self._overhead.observe(exchange.overhead, exemplar)
         self._duration(model, exchange.operation).observe(exchange.duration, exemplar)
-        if exchange.queued > 0.0005:
+        if exchange.queued:
             self._queue_wait(model).observe(exchange.queued, exemplar)
         if exchange.first_byte and exchange.streaming:
             self._record_stream(model, exchange, exemplar)
         if exchange.input_tokens or exchange.output_tokens:
             self._record_tokens(team, model, exchange)
         if exchange.attempts:
-            self._record_attempts(exchange.attempts, exchange)
+            self._record_attempts(exchange.attempts, exchange, exemplar)
         self._record_decisions(team, exchange)
 
     def team(self, name: str) -> str:
@@ -181,12 +182,15 @@ class Metrics:
         if source == "reported" and exchange.input_tokens:
             self._estimate(model).observe(exchange.estimated_input / exchange.input_tokens)
 
-    def _record_attempts(self, attempts: Sequence[Attempt], exchange: Exchange) -> None:
+    def _record_attempts(
+        self, attempts: Sequence[Attempt], exchange: Exchange, exemplar: Mapping[str, str] | None
+    ) -> None:
         for attempt in attempts:
             self._attempts(attempt.model, attempt.endpoint, attempt.result or "left").inc()
         if exchange.answered:
             last = attempts[-1]
-            self._upstream_first_byte(last.model, last.endpoint).observe(exchange.answered - last.began)
+            first_byte = self._upstream_first_byte(last.model, last.endpoint)
+            first_byte.observe(exchange.answered - last.began, exemplar)
 
     def _record_decisions(self, team: str, exchange: Exchange) -> None:
         if exchange.admitted:

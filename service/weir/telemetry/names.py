@@ -128,6 +128,9 @@ GENERATION = Metric(
 RELOAD_FAILURES = Metric("weir_config_reload_failures_total", "Configurations that were refused while running.")
 DRAINING = Metric("weir_draining", "1 from the order to stop until the end.")
 LOOP_LAG = Metric("weir_event_loop_lag_seconds", "How late the event loop woke a timer.", (), LAG)
+LOG_DROPPED = Metric(
+    "weir_log_lines_dropped_total", "Lines of the log that were dropped, because nobody read those before them."
+)
 SPANS = Metric("weir_spans_total", "Spans by what became of them: exported, failed, dropped.", ("result",))
 BUILD = Metric("weir_build_info", "1, labelled with the version.", ("version",))
 

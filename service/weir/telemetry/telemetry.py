@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from weir.core.asgi import Headers
 from weir.core.exchange import Attempt, Exchange, Trace
-from weir.core.types import Endpoint, Principal, Window
-from weir.telemetry.logs import where
+from weir.core.types import Endpoint, Window
+from weir.telemetry.levels import Change, Level, Levels, as_fields, details, shows
+from weir.telemetry.logs import count_dropped, where
 from weir.telemetry.metrics import Metrics
-from weir.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from weir.telemetry.tracing import Tracing  # a tenth of a second and 20 MB, for whoever wants traces
 
 LAG_SECONDS = 0.25  # between two looks at how late the loop is
 
@@ -19,12 +23,14 @@ LAG_SECONDS = 0.25  # between two looks at how late the loop is
 class Telemetry:
     """Never raises into a request. `live` are the requests under way."""
 
-    def __init__(self, metrics: Metrics, tracing: Tracing | None = None) -> None:
+    def __init__(self, metrics: Metrics, tracing: "Tracing | None" = None, levels: Levels | None = None) -> None:
         self.metrics = metrics
+        self.levels = levels or Levels()
         self.live: dict[int, Exchange] = {}
         self._tracing = tracing
         self._log: Any = structlog.get_logger()
         self._endpoints: set[tuple[str, str]] = set()
+        count_dropped(metrics.log_dropped.inc)
 
     def begin(self, exchange: Exchange) -> None:
         self.metrics.in_flight.inc()
@@ -45,10 +51,18 @@ class Telemetry:
         headers = [(b"traceparent", trace.parent)]
         return headers if trace.state is None else [*headers, (b"tracestate", trace.state)]
 
-    def stand(self, principal: Principal, windows: Sequence[Window]) -> None:
-        """How the limits of a caller stood just now."""
-        if windows:
+    def instrument(self, app: Any) -> None:
+        """Spans of a FastAPI application's own requests, where there are traces at all."""
+        if self._tracing is not None:
+            self._tracing.instrument(app)
+
+    def stand(self, exchange: Exchange, windows: Sequence[Window]) -> None:
+        """How the limits of its caller stood just now."""
+        principal = exchange.principal
+        if windows and principal is not None:
             self.metrics.stand(principal, windows)
+            if not self.levels.plain and self.levels.of(principal) == "debug":
+                exchange.windows = windows
 
     def record(self, exchange: Exchange) -> None:
         """The one line and the few numbers of a finished request."""
@@ -57,41 +71,11 @@ class Telemetry:
         self.metrics.record(exchange)
         if self._tracing is not None:
             self._tracing.record(exchange)
-        principal = exchange.principal
-        first = exchange.first_byte
-        line: dict[str, Any] = {
-            "event": "request",
-            "request_id": exchange.request_id,
-            "trace_id": (exchange.trace.trace_id or None) if exchange.trace else None,
-            "team": principal.team if principal else None,
-            "key_id": principal.key_id if principal else None,
-            "client": exchange.client or None,
-            "operation": exchange.operation,
-            "model": exchange.model or None,
-            "endpoint": exchange.endpoint or None,
-            "stream": exchange.streaming,
-            "status": exchange.status,
-            "outcome": exchange.outcome,
-            "ttft_ms": round((first - exchange.started) * 1000, 3) if first else None,
-            "duration_ms": round(exchange.duration * 1000, 3),
-            "overhead_ms": round(exchange.overhead * 1000, 3),
-            "input_tokens": exchange.input_tokens,
-            "output_tokens": exchange.output_tokens,
-            "tokens_from": exchange.tokens_from,
-        }
-        if len(exchange.attempts) > 1:
-            line["attempts"] = [(attempt.endpoint, attempt.result) for attempt in exchange.attempts]
-        if exchange.queued > 0.001:
-            line["queued_ms"] = round(exchange.queued * 1000, 3)
-        if exchange.code:
-            line["code"] = exchange.code
-        if exchange.reason:
-            line["reason"] = exchange.reason
-        if exchange.finish_reason:
-            line["finish_reason"] = exchange.finish_reason
-        if exchange.shadow_refusals:
-            line["shadow_refusals"] = exchange.shadow_refusals
-        self._log.whole(line)
+        level: Level = "info" if self.levels.plain else self.levels.of(exchange.principal)
+        if level == "info" or shows(level, exchange):
+            self._log.whole(_line(exchange))
+        if level == "debug":
+            self._log.whole(details(exchange), "debug")
 
     def report(self, bug: Exception, exchange: Exchange) -> None:
         """A bug of ours: where it was, and of what kind. Its text may quote the request, so it is not logged."""
@@ -138,11 +122,15 @@ class Telemetry:
 
     async def watch_loop(self) -> None:
         """For ever: how late the loop wakes whoever waits."""
-        loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + LAG_SECONDS
+            due = perf_counter() + LAG_SECONDS
             await asyncio.sleep(LAG_SECONDS)
-            self.metrics.loop_lag.observe(max(loop.time() - due, 0.0))
+            self.metrics.loop_lag.observe(max(perf_counter() - due, 0.0))
+
+    def level_changed(self, change: Change) -> None:
+        """Whatever the level of the process is: who reads fewer lines from now on should know."""
+        fields = as_fields(change)
+        self._log.whole({"event": "log level set" if change.now else "log level ended", **fields})
 
     def draining(self, in_flight: int) -> None:
         self.metrics.draining.set(1)
@@ -159,3 +147,36 @@ class Telemetry:
 
     def warn(self, event: str, **fields: object) -> None:
         self._log.warning(event, **fields)
+
+
+def _line(exchange: Exchange) -> dict[str, Any]:
+    """The one line of a request; what stands behind the tokens only where there is something to say."""
+    principal, first, trace = exchange.principal, exchange.first_byte, exchange.trace
+    line: dict[str, Any] = {
+        "event": "request",
+        "request_id": exchange.request_id,
+        "trace_id": (trace.trace_id or None) if trace else None,
+        "team": principal.team if principal else None,
+        "key_id": principal.key_id if principal else None,
+        "client": exchange.client or None,
+        "operation": exchange.operation,
+        "model": exchange.model or None,
+        "endpoint": exchange.endpoint or None,
+        "stream": exchange.streaming,
+        "status": exchange.status,
+        "outcome": exchange.outcome,
+        "ttft_ms": round((first - exchange.started) * 1000, 3) if first else None,
+        "duration_ms": round(exchange.duration * 1000, 3),
+        "overhead_ms": round(exchange.overhead * 1000, 3),
+        "input_tokens": exchange.input_tokens,
+        "output_tokens": exchange.output_tokens,
+        "tokens_from": exchange.tokens_from,
+    }
+    if len(exchange.attempts) > 1:
+        line["attempts"] = [(attempt.endpoint, attempt.result) for attempt in exchange.attempts]
+    if exchange.queued:
+        line["queued_ms"] = round(exchange.queued * 1000, 3)
+    for name in ("code", "reason", "finish_reason", "shadow_refusals"):
+        if said := getattr(exchange, name):
+            line[name] = said
+    return line

@@ -1,5 +1,7 @@
 """What is our own time: from the first byte in to the sending, and from the answer to the first byte out."""
 
+from time import perf_counter
+
 import pytest
 
 from weir.core.exchange import Exchange
@@ -26,3 +28,12 @@ def test_the_first_byte_is_marked_with_the_time() -> None:
     exchange = Exchange("id", "chat")
     exchange.mark_first_byte()
     assert exchange.first_byte >= exchange.started > 0
+
+
+def test_only_who_waited_has_waited() -> None:
+    exchange = Exchange("id", "chat")
+    exchange.admitted = perf_counter() - 0.5
+    exchange.mark_placed(waited=False)
+    assert exchange.queued == 0, "what our own steps take is overhead"
+    exchange.mark_placed(waited=True)
+    assert 0.5 <= exchange.queued < 5

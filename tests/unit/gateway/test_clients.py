@@ -27,7 +27,12 @@ PROXIES = ("10.0.0.0/8", "fd00::/8", "192.0.2.1")
         pytest.param("10.1.2.3", ("198.51.100.7, ",), PROXIES, "10.1.2.3", id="an-empty-word"),
         pytest.param("::ffff:10.1.2.3", ("198.51.100.7",), PROXIES, "198.51.100.7", id="ipv4-on-an-ipv6-socket"),
         pytest.param("fd00::1", ("2001:db8::7",), PROXIES, "2001:db8::7", id="ipv6"),
-        pytest.param("192.0.2.1", ("unknown",), PROXIES, "unknown", id="a-word-that-is-no-address"),
+        pytest.param("192.0.2.1", ("unknown",), PROXIES, "192.0.2.1", id="a-word-that-is-no-address"),
+        pytest.param(
+            "192.0.2.1", ("6.6.6.6, sk-a-secret, 10.0.0.1",), PROXIES, "10.0.0.1", id="nothing-behind-it-counts"
+        ),
+        pytest.param("192.0.2.1", ("198.51.100.7:4711",), PROXIES, "198.51.100.7", id="with-a-port"),
+        pytest.param("192.0.2.1", ("[2001:db8::7]:4711",), PROXIES, "2001:db8::7", id="ipv6-with-a-port"),
         pytest.param(None, ("198.51.100.7",), PROXIES, "", id="no-address-at-all"),
     ],
 )

@@ -122,6 +122,9 @@ class TestRead:
         [
             pytest.param(TRACE, True, id="good"),
             pytest.param("cc" + TRACE[2:], True, id="later-version"),
+            pytest.param("ff" + TRACE[2:], False, id="the-version-that-is-none"),
+            pytest.param(TRACE[:3] + "0" * 32 + TRACE[35:], False, id="the-trace-that-is-none"),
+            pytest.param(TRACE[:36] + "0" * 16 + TRACE[52:], False, id="the-span-that-is-none"),
             pytest.param(TRACE.upper(), False, id="capitals"),
             pytest.param(TRACE + "-x", False, id="longer"),
             pytest.param(TRACE[:-1], False, id="shorter"),

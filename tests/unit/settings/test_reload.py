@@ -110,3 +110,25 @@ def test_nothing_that_a_file_may_hold_ends_the_watch(watched: Watched, text: str
     watched.path.write_text(BETTER)
     watched.look()
     assert watched.taken == [["a", "b"]]
+
+
+def test_a_bug_is_told_by_its_kind_and_place(tmp_path: Path) -> None:
+    """Its text may quote the file, and that a secret."""
+    path = tmp_path / "weir.yaml"
+    path.write_text(GOOD)
+    refused: list[list[str]] = []
+
+    def reads() -> Settings:
+        raise ZeroDivisionError("canary-of-a-secret")
+
+    async def never(_: Settings) -> None:
+        raise AssertionError
+
+    reload = Reload(Source(path, reads, fingerprint(path)), never, refused.append)
+    path.write_text(BETTER)
+    asyncio.run(reload.look())
+    asyncio.run(reload.look())
+    ((said,),) = refused
+    assert "ZeroDivisionError" in said
+    assert "test_reload.py" in said
+    assert "canary" not in said

@@ -1,6 +1,7 @@
 """One file per way to be wrong, and what is said of it: the line, the setting, and what would do."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,9 +74,14 @@ BAD = {
     "url_of_a_file": (4, "models[0].endpoints[0].url", ["http://"]),
     "url_without_host": (4, "models[0].endpoints[0].url", ["host"]),
     "url_with_a_password": (4, "models[0].endpoints[0].url", ["api_key_env"]),
+    "url_with_half_a_password": (4, "models[0].endpoints[0].url", ["port"]),
+    "url_that_is_unreadable": (4, "models[0].endpoints[0].url", ["cannot be read"]),
+    "url_with_a_query": (4, "models[0].endpoints[0].url", ["api_key_env"]),
     "endpoint_without_url": (4, "models[0].endpoints[0].url", ["required"]),
     "weight_zero": (4, "models[0].endpoints[0].weight", ["greater than 0"]),
     "api_key_env_not_set": (5, "models[0].endpoints[0].api_key_env", ["A_VARIABLE_THAT_IS_NOT_SET", "not set"]),
+    "api_key_env_is_a_key": (5, "models[0].endpoints[0].api_key_env", ["no name of an environment variable"]),
+    "api_key_env_may_be_a_key": (5, "models[0].endpoints[0].api_key_env", ["that is named here is not set"]),
     "default_max_tokens_zero": (4, "models[0].default_max_tokens", ["1"]),
     "max_tokens_field_unknown": (4, "models[0].max_tokens_field", ["'max_tokens'"]),
     "price_negative": (4, "models[0].price.input", ["0"]),
@@ -95,6 +101,14 @@ BAD = {
     "on_outage_unknown": (2, "redis.on_outage", ["'degrade'", "'closed'", "'open'"]),
     "log_level_unknown": (2, "telemetry.log_level", ["'info'"]),
     "trace_sample_above_one": (2, "telemetry.trace_sample", ["1"]),
+    "otlp_endpoint_without_scheme": (2, "telemetry.otlp_endpoint", ["the collector's url", "http://"]),
+    "otlp_endpoint_without_host": (2, "telemetry.otlp_endpoint", ["host"]),
+    "otlp_endpoint_port_out_of_range": (2, "telemetry.otlp_endpoint", ["65535"]),
+    "otlp_endpoint_with_a_password": (2, "telemetry.otlp_endpoint", ["otlp_headers"]),
+    "otlp_header_with_a_line_end": (3, "telemetry.otlp_headers", ["'authorization'", "line end"]),
+    "otlp_header_without_a_name": (3, "telemetry.otlp_headers", ["no header's name"]),
+    "otlp_protocol_unknown": (2, "telemetry.otlp_protocol", ["'http/protobuf'", "'grpc'"]),
+    "semconv_unknown": (2, "telemetry.semconv", ["'v1.41'", "'latest'"]),
     "name_twice": (4, "server.port", ["twice"]),
     "section_twice": (4, "server", ["twice"]),
     "not_yaml_indent": (3, "", ["not valid YAML"]),
@@ -103,6 +117,11 @@ BAD = {
     "not_a_mapping": (1, "", ["names and values"]),
     "only_a_text": (1, "", ["names and values"]),
     "tag_of_python": (1, "", ["not valid YAML"]),
+    "secret_read_as_an_alias": (2, "", ["not valid YAML", "undefined alias", "quotes around"]),
+    "secret_read_as_a_tag": (2, "", ["not valid YAML", "tag", "quotes around"]),
+    "secret_read_as_a_name": (2, "keys....", ["no such setting", "known are pepper"]),
+    "date_that_there_is_not": (None, None, ["not valid YAML", "date"]),
+    "proxy_that_is_no_network": (2, "server.trusted_proxies[0]", ["10.0.0.0/8"]),
     "two_documents": (2, "", ["not valid YAML"]),
 }
 
@@ -133,6 +152,17 @@ def test_everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() -> 
         (4, "server.prot"),
         (6, "models[0]"),
     ]
+
+
+def test_traces_by_grpc_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    with environment(WEIR_TELEMETRY__OTLP_PROTOCOL="grpc"):
+        assert load(None).telemetry.otlp_protocol == "grpc"
+        monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc", None)
+        with pytest.raises(BadSettings) as bad:
+            load(None)
+    (problem,) = bad.value.problems
+    assert problem.where == "telemetry.otlp_protocol"
+    assert "pip install 'weir-gateway[grpc]'" in problem.what
 
 
 class TestGood:
@@ -271,6 +301,11 @@ class TestRemarks:
         assert remarks(load(HERE / "good.yaml")) == [
             "the fallback 'qwen-32b' of model 'llama-3.3-70b' is no other model here, and never asked",
         ]
+
+    def test_that_prompts_leave_the_house(self) -> None:
+        telemetry = {"otlp_endpoint": "http://otel-collector:4318", "capture_content": True}
+        (remark,) = remarks(load(None, {"telemetry": telemetry}))
+        assert "prompts and answers" in remark
 
     def test_names_nothing_where_nothing_was_given(self) -> None:
         assert remarks(load(None)) == []

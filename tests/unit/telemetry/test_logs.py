@@ -159,6 +159,17 @@ class TestConfigure:
         assert "ValueError" in json.dumps(line)
         assert CANARY not in json.dumps(line), "frames are logged without their variables"
 
+    def test_what_asyncio_quotes_is_left_out(self, pipe: Pipe) -> None:
+        """It repeats a callback's arguments, and the text of an exception that nobody heard."""
+        log = logging.getLogger("asyncio")
+        log.error("Exception in callback Wire.take(b'%s')\nhandle: <Handle Wire.take(b'%s')>", CANARY, CANARY)
+        log.error("Task exception was never retrieved\nfuture: <Task exception=ValueError('%s')>", CANARY)
+        assert [line["event"] for line in pipe.lines] == [
+            "Exception in callback Wire.take",
+            "Task exception was never retrieved",
+        ]
+        assert CANARY not in json.dumps(pipe.lines)
+
     def test_a_terminal_gets_text(self) -> None:
         terminal = Terminal()
         configure("info", terminal)
