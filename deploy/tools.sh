@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Builds the programs that prove the chart into .tools/bin, from source by Go, at these versions; once. Where something
+# cannot be built it says so and goes on: tests that need it say then what they skip.
+#
+# Not here: kubeconform, since the schemas of Kubernetes' minors come with a Python package; kube-linter, since
+# tests/deploy/test_chart.py asks its questions.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+HELM=v4.3.1
+HELM_UNITTEST=v1.1.2
+
+bin=$PWD/.tools/bin
+mkdir -p "$bin"
+missing=0
+
+say_missing() {
+    echo "make tools: $1 was not built: $2" >&2
+    missing=1
+}
+
+# Takes the program's name, its version, and the command that makes it.
+once() {
+    local name=$1 version=$2
+    shift 2
+    [ -x "$bin/$name" ] && [ "$(cat "$bin/.$name" 2>/dev/null)" = "$version" ] && return
+    if ! command -v go >/dev/null; then
+        say_missing "$name" "there is no Go; with Go 1.26 or later on the PATH it takes some five minutes"
+        return
+    fi
+    echo "make tools: $name $version (minutes, once)"
+    if log=$("$@" 2>&1); then
+        echo "$version" >"$bin/.$name"
+    else
+        say_missing "$name" "$(tail -n 2 <<<"$log")"
+    fi
+}
+
+helm() {
+    GOBIN=$bin go install "helm.sh/helm/v4/cmd/helm@$HELM"
+}
+
+# Its go.mod replaces a module, which `go install` refuses and a build of the module itself does not.
+helm_unittest() {
+    local source
+    source=$(cd / && go mod download -json "github.com/helm-unittest/helm-unittest@$HELM_UNITTEST" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+    [ -n "$source" ] && go build -C "$source" -o "$bin/helm-unittest" ./cmd/helm-unittest
+}
+
+once helm "$HELM" helm
+once helm-unittest "$HELM_UNITTEST" helm_unittest
+exit $missing
