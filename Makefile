@@ -43,7 +43,7 @@ lock: $(READY) ## compile the lock files again from pyproject.toml
 		-c requirements-dev.lock -o requirements-build.lock
 
 speed: $(READY) ## Weir beside a bare nginx and a plain FastAPI gateway, in one run
-	@$(BIN)/python -m tests.speed
+	@$(BIN)/python -m tests.speed $(ARGS)
 
 soak: $(READY) ## ten minutes of mixed load with faults; says whether anything leaks
 	@$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10)
@@ -58,8 +58,8 @@ dashboards-report: $(READY) ## every panel, drawn from half a minute of real tra
 chart: $(READY) ## write the chart's schema and the tables of its README from values.yaml
 	@$(BIN)/python -m deploy.chart
 
-tools: ## build Helm and helm-unittest into .tools, by Go; minutes, once
-	@deploy/tools.sh
+tools: ## build what proves the chart and the workflows into .tools, by Go; minutes, once (TOOLS=kind: that one)
+	@deploy/tools.sh $(TOOLS)
 
 # BASE and BUILDER: see the Dockerfile; a release gives BASE with its digest. BUILD_ARGS: whatever else docker takes.
 .PHONY: image image-test
@@ -75,6 +75,15 @@ image: ## build the container image
 
 image-test: $(READY) ## build the image and prove it in a container engine: one that answers, else one of its own
 	@$(BIN)/pytest -m image tests/deploy/test_image.py $(ARGS)
+
+# `kind` needs Docker, and takes the image that `make image` has built.
+.PHONY: dist kind
+kind: ## install the chart on a cluster of its own (kind), and replace every pod while streams run
+	@IMAGE=$(IMAGE) deploy/kind/run.sh
+
+dist: $(READY) ## build the wheel and the source archive into dist/
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build -d dist
 
 clean: ## forget the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,14 +1,20 @@
 #!/usr/bin/env bash
-# Builds the programs that prove the chart into .tools/bin, from source by Go, at these versions; once. Where something
-# cannot be built it says so and goes on: tests that need it say then what they skip.
+# Builds the programs that prove the chart and the workflows into .tools/bin, from source by Go, at these versions; once.
+# Where something cannot be built it says so and goes on: tests that need it say then what they skip. Given names, it
+# builds those; kind only then.
 #
 # Not here: kubeconform, since the schemas of Kubernetes' minors come with a Python package; kube-linter, since
 # tests/deploy/test_chart.py asks its questions.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 
-HELM=v4.3.1
-HELM_UNITTEST=v1.1.2
+# The modules are named for Renovate.
+HELM=v4.3.1           # helm.sh/helm/v4
+HELM_UNITTEST=v1.1.2  # github.com/helm-unittest/helm-unittest
+ACTIONLINT=v1.7.12    # github.com/rhysd/actionlint
+KIND=v0.33.0          # sigs.k8s.io/kind
+
+wanted=" ${*:-helm helm-unittest actionlint} "
 
 bin=$PWD/.tools/bin
 mkdir -p "$bin"
@@ -23,6 +29,7 @@ say_missing() {
 once() {
     local name=$1 version=$2
     shift 2
+    [[ $wanted == *" $name "* ]] || return 0
     [ -x "$bin/$name" ] && [ "$(cat "$bin/.$name" 2>/dev/null)" = "$version" ] && return
     if ! command -v go >/dev/null; then
         say_missing "$name" "there is no Go; with Go 1.26 or later on the PATH it takes some five minutes"
@@ -47,6 +54,19 @@ helm_unittest() {
     [ -n "$source" ] && go build -C "$source" -o "$bin/helm-unittest" ./cmd/helm-unittest
 }
 
+actionlint() {
+    GOBIN=$bin go install "github.com/rhysd/actionlint/cmd/actionlint@$ACTIONLINT"
+}
+
+kind() {
+    GOBIN=$bin go install "sigs.k8s.io/kind@$KIND"
+}
+
+for name in "$@"; do
+    case $name in helm | helm-unittest | actionlint | kind) ;; *) say_missing "$name" "nobody here knows how" ;; esac
+done
 once helm "$HELM" helm
 once helm-unittest "$HELM_UNITTEST" helm_unittest
+once actionlint "$ACTIONLINT" actionlint
+once kind "$KIND" kind
 exit $missing
