@@ -224,6 +224,7 @@ def _tracing(settings: TelemetrySettings, metrics: Metrics) -> "Tracing | None":
         exporter(settings.otlp_endpoint, settings.otlp_protocol, headers),
         metrics.spans,
         sample=settings.trace_sample,
+        trust_callers=settings.trust_traceparent,
         capture_content=settings.capture_content,
         semconv=settings.semconv,
     )

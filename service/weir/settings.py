@@ -263,6 +263,7 @@ class Telemetry(Section):
     otlp_protocol: Literal["http/protobuf", "grpc"] = "http/protobuf"  # grpc needs the extra of that name
     otlp_headers: dict[str, SecretStr] = {}  # what the collector asks for, a bearer token for instance
     trace_sample: Annotated[float, Field(ge=0, le=1)] = 0.01  # of traces that begin here; a caller's own choice stands
+    trust_traceparent: bool = True  # callers may join our spans to their trace, and decide whether it is kept
     capture_content: bool = False  # prompts and answers in the spans of sampled requests; in logs and metrics never
     semconv: Literal["v1.41", "latest"] = "v1.41"  # which names of OpenTelemetry's GenAI conventions spans bear
 

@@ -65,6 +65,7 @@ class Collector:
         self.spans: list[Seen] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
+        self.moved_to: str | None = None  # by HTTP: it says so, and takes nothing
         self._serve: Callable[[Collector, int], _Server] = _Grpc if protocol == "grpc" else _Http
         self._flows = threading.Event()
         self._flows.set()
@@ -172,6 +173,12 @@ class _Http:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
+                if collector.moved_to is not None:
+                    self.send_response(308)
+                    self.send_header("location", collector.moved_to)
+                    self.send_header("content-length", "0")
+                    self.end_headers()
+                    return
                 answer = collector.take(body, headers, self.path)
                 self.send_response(200)
                 self.send_header("content-type", "application/x-protobuf")

@@ -1,5 +1,6 @@
 """The FastAPI side in process: which models a key sees, how it stands, and errors in the same dialect."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -276,4 +277,4 @@ class TestOps:
                 assert (await client.post("/drain")).status_code == 202
                 assert drained == [True]
 
-        run(scene)
+        asyncio.run(scene())  # in real time: a scrape has a thread

@@ -189,6 +189,7 @@ class TestEarlyHeaders:
                 assert b"[DONE]" not in event
                 assert answer.complete
                 assert house.record["outcome"] == "upstream_timeout"
+                assert house.record["status"] == 200, "what the client was told, as of any stream that breaks off"
                 assert await house.untouched()
 
         run(scene)

@@ -17,6 +17,7 @@ from tests.flow.house import House, chat, error_of, open_house, prompt_tokens, r
 from weir.core.errors import UpstreamBroke, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
 from weir.core.types import Endpoint, Limits, Route, Timeouts
 from weir.routing.health import FAILURES, UNREACHED
+from weir.usage import PromptEstimator
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}
 WHOLE = json.dumps({"id": "c1", "choices": [{"message": {"content": "aa"}}], "usage": USAGE}).encode()
@@ -112,6 +113,20 @@ async def served(house: House, by: str) -> None:
     assert (answer.status, answer.body) == (200, WHOLE)
     assert await house.charged() == (1, 14), "once, and what was reported"
     assert (house.record["outcome"], name_of(house.record["endpoint"])) == ("ok", by)
+
+
+@EACH
+def test_a_stream_that_was_refused_has_no_first_token(case: Case) -> None:
+    """Or bad requests, which are refused at once, would make the time to a first token look well."""
+
+    async def scene() -> None:
+        async with house_of(Fleet(a=[case.says]), retries=0) as house:
+            assert (await house.ask(chat(stream=True)).over()).status == case.status
+            assert house.record["ttft_ms"] is None
+            registry = house.rooms.telemetry.metrics.registry
+            assert not registry.get_sample_value("weir_time_to_first_token_seconds_count", {"model": "m"})
+
+    run(scene)
 
 
 class TestEachTrouble:
@@ -289,6 +304,25 @@ def test_a_fallback_gets_a_request_of_its_own() -> None:
         assert first["seed"] == second["seed"] == 7
         assert first["messages"] == second["messages"]
         assert fleet.visits[1].call.timeouts is other.timeouts
+
+    run(scene)
+
+
+def test_what_a_fallback_counts_says_nothing_of_the_model_that_was_asked() -> None:
+    """Two models have two tokenizers: estimates of one are not measured, and not corrected, by the other."""
+
+    async def scene() -> None:
+        fleet = Fleet(a=[says(503), OK], b=[OK])
+        async with house_of(fleet, another("n", "b"), at="a", retries=0, fallbacks=("n",)) as house:
+            sample = house.rooms.telemetry.metrics.registry.get_sample_value
+            much = 1_000_000
+            untaught = PromptEstimator().estimate("m", much)
+            await served(house, "b")
+            assert house.rooms.estimator.estimate("m", much) == untaught
+            assert not sample("weir_prompt_estimate_ratio_count", {"model": "m"})
+            assert (await house.ask().over()).status == 200
+            assert house.rooms.estimator.estimate("m", much) != untaught
+            assert sample("weir_prompt_estimate_ratio_count", {"model": "m"}) == 1
 
     run(scene)
 

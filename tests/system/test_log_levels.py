@@ -121,6 +121,7 @@ MISTAKES = [
     pytest.param(("debug", "--key", "nokey"), "nokey", id="no-such-key"),
     pytest.param(("debug", "--for", "soon"), "soon", id="no-time-span"),
     pytest.param(("debug", "--for", "0s"), "0s", id="ends-at-once"),
+    pytest.param(("debug", "--for", "99999999999d"), "36500d", id="beyond-every-calendar"),
     pytest.param(("debug", "--team", "a", "--key", "b"), "--team or --key", id="both"),
 ]
 

@@ -6,6 +6,7 @@ import signal
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from tests.system.harness import (
     Upstream,
     Weir,
     chat_bytes,
+    clean_environment,
     configuration,
     eventually,
     model,
@@ -97,6 +99,24 @@ def test_everything_of_the_catalogue_is_there_from_the_start(crowded: tuple[Weir
     answer = httpx.get(f"{weir.ops_url}/metrics", headers=OPENMETRICS, trust_env=False)
     assert answer.headers["content-type"].startswith("application/openmetrics-text")
     assert answer.text.endswith("# EOF\n")
+
+
+def test_a_directory_of_somebody_elses_metrics_is_left_alone(
+    redis_url: str, upstream: Upstream, admin: Admin, tmp_path: Path
+) -> None:
+    """One process has its numbers to itself; in a shared directory, what a killed one left would be counted for ever."""
+    config = configuration(redis_url, [model("chat", upstream.url)])
+    environment = clean_environment(PROMETHEUS_MULTIPROC_DIR=str(tmp_path))
+    with Weir(config, env=environment) as weir, ExitStack() as streams:
+        for _ in range(3):
+            request = chat_bytes(admin.key(), "chat", stream=True, x_script={"gate": unique("gate")})
+            streams.enter_context(RawExchange(weir.port, request)).read_event()
+        assert weir.metric("weir_in_flight_requests") == 3
+        weir.process.send(signal.SIGKILL)
+        weir.process.wait(10)
+        weir.start_again()
+        assert weir.metric("weir_in_flight_requests") == 0
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture

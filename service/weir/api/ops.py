@@ -33,7 +33,8 @@ def create(
         return {"status": "ready"} if reason is None else JSONResponse({"status": "not ready", "reason": reason}, 503)
 
     @app.get("/metrics", summary="Prometheus' text format, or OpenMetrics where asked for")
-    async def metrics(request: Request) -> Response:
+    def metrics(request: Request) -> Response:
+        # Not `async`, so in a thread of FastAPI's: 10,000 series take 130 ms to write.
         body, content_type = exposition(request.headers.get("accept", ""))
         return Response(body, media_type=content_type)
 

@@ -22,6 +22,7 @@ app = typer.Typer(
 
 Team = Annotated[str | None, typer.Option("--team", help="Only requests of this team.")]
 KeyId = Annotated[str | None, typer.Option("--key", metavar="ID", help="Only requests of this key, by its id.")]
+LONGEST = 36_500 * 86_400  # seconds; from some point on, the end of a level is no date any more
 COLUMNS = {"of": "OF", "name": "NAME", "level": "LEVEL", "until": "UNTIL", "seconds_left": "SECONDS LEFT"}
 
 
@@ -58,6 +59,8 @@ def level(
     seconds = inf if span == "never" else seconds_of(span)
     if not seconds:
         raise fail("--for 0s would end at once. 'weir logs reset' takes a level away.")
+    if LONGEST < seconds < inf:
+        raise fail(f"--for {span} is longer than anybody will remember; write at most 36500d, or never.")
     whose = _whose(team, key)
     _see_that_it_exists(config, redis_url, whose)
     made = _on(config, redis_url, lambda book: book.set(whose, known, seconds))

@@ -27,6 +27,7 @@ from weir.store.embedded import EmbeddedRedis, NoServer
 
 DEMO_TEAM = "demo"
 GIVEN = "the key that was given"
+MULTIPROCESS_DIR = "PROMETHEUS_MULTIPROC_DIR"  # as in telemetry/exposition.py, which may not be imported yet
 QUICK_DRAIN = {"announce_seconds": 0.0}  # there is no load balancer to tell
 
 
@@ -61,6 +62,8 @@ def start(flags: Start) -> None:
         several = settings.server.workers > 1
         if several:
             _share_metrics(stack)
+        else:
+            os.environ.pop(MULTIPROCESS_DIR, None)  # somebody else's: what a killed process left there counts for ever
         from weir.telemetry.logs import configure
 
         configure(settings.telemetry.log_level)
@@ -97,7 +100,7 @@ def _source(config: Path | None, overrides: dict[str, Any], seen: Fingerprint) -
 
 def _share_metrics(stack: ExitStack) -> None:
     """A directory where workers add up their metrics; prometheus_client reads its name when it is first imported."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = stack.enter_context(tempfile.TemporaryDirectory(prefix="weir-metrics-"))
+    os.environ[MULTIPROCESS_DIR] = stack.enter_context(tempfile.TemporaryDirectory(prefix="weir-metrics-"))
 
 
 def _overrides(flags: Start, *, quick: bool) -> dict[str, Any]:

@@ -214,7 +214,9 @@ def _stream_table(live: Mapping[str, Any]) -> "Sequence[RenderableType]":
     slowest = streams(live)
     # Each process knows its own requests only, and which one answers is chance.
     whose = f" of one of {live['processes']} processes (pid {live['pid']})" if live["processes"] > 1 else ""
-    head = Text(f"{len(slowest)} streams under way{whose}, the slowest to a first token first", "bold")
+    seen, all_ = len(live["requests"]), live["count"]
+    among = f" among the {seen:,} oldest of {all_:,} requests" if all_ > seen else ""
+    head = Text(f"{len(slowest)} streams{among} under way{whose}, the slowest to a first token first", "bold")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("TEAM", "KEY", "MODEL", "PHASE", "FIRST TOKEN", "AGE", "REQUEST"):
         table.add_column(heading, justify="right" if heading in ("FIRST TOKEN", "AGE") else "left", no_wrap=True)

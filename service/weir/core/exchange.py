@@ -54,10 +54,11 @@ class Attempt:
 class Exchange:
     """Times are `perf_counter` seconds; 0.0 means that it never came to that.
 
-    `asked` is when the limits were asked, `admitted` when they said yes, `sent` when upstream had the request,
-    `answered` when the first byte of its answer was here (of a JSON answer the last), `first_byte` when that was out.
-    Overhead, our time alone, is what lies between `started` and `sent`, less the wait for a place, and between
-    `answered` and `first_byte`.
+    `reading` is when its body was begun to read and `read` when that was done; `asked` when the limits were asked,
+    `admitted` when they said yes, `sent` when upstream had the request, `answered` when the first byte of its answer
+    was here (of a JSON answer the last), `first_byte` when that was out.
+    Overhead, our time alone, is what lies between `started` and `sent`, less the waits for its body and for a place,
+    and between `answered` and `first_byte`.
     """
 
     request_id: str
@@ -74,6 +75,8 @@ class Exchange:
     outcome: str = "ok"
     code: str = ""
     reason: str = ""
+    reading: float = 0.0
+    read: float = 0.0
     asked: float = 0.0
     admitted: float = 0.0
     queued: float = 0.0  # seconds that it waited for a place
@@ -94,6 +97,12 @@ class Exchange:
     shadow_refusals: tuple[str, ...] = ()
     finish_reason: str = ""
     windows: Sequence[Window] = ()  # the limits as they stood; kept only where its details are wanted
+
+    def mark_reading(self) -> None:
+        self.reading = perf_counter()
+
+    def mark_read(self) -> None:
+        self.read = perf_counter()
 
     def mark_asked(self) -> None:
         self.asked = perf_counter()
@@ -122,14 +131,21 @@ class Exchange:
         return self.attempts[-1].endpoint if self.attempts else ""
 
     @property
+    def fell_back(self) -> bool:
+        """Another model than the one that was asked for was sent to last."""
+        return bool(self.attempts) and self.attempts[-1].model != self.model
+
+    @property
     def duration(self) -> float:
         return self.ended - self.started
 
     @property
     def overhead(self) -> float:
         """Seconds spent in the gateway itself, Redis included, up to the first byte out."""
+        body = (self.read or self.ended) - self.reading if self.reading else 0.0
         if not self.sent:
-            return self.ended - self.started
-        inbound = self.sent - self.started - self.queued
+            # Who was admitted and not sent has waited for a place since.
+            return (self.admitted or self.ended) - self.started - body
+        inbound = self.sent - self.started - self.queued - body
         outbound = self.first_byte - self.answered if self.first_byte and self.answered else 0.0
         return inbound + max(outbound, 0.0)

@@ -45,6 +45,8 @@ class Clients:
 
 def _address(word: str) -> str:
     """Of a hop, which some proxies write with a port; "" where it is none, for then anybody may have written it."""
+    if "%" in word:
+        return ""  # an IPv6 zone may be any text of any length, and names a network card of somebody else's
     for one in (word, word.rpartition(":")[0].strip("[]")):
         try:
             ip_address(one)

@@ -78,7 +78,9 @@ class Completions:
         head = read_head(scope)  # 400, 415, 431
         trace = exchange.trace = rooms.telemetry.trace(head.traceparent, head.tracestate)
         principal = exchange.principal = await rooms.auth.authenticate(head.authorization)  # 401
+        exchange.mark_reading()
         body = await read_body(wire, head.content_length, rooms.max_body_bytes, rooms.watches)  # 408, 413
+        exchange.mark_read()
         request = read_request(self._operation, body)  # 400
         route = rooms.routes.match(request.model, principal)  # 404
         ask = self._ask(request, route, exchange)
@@ -138,7 +140,7 @@ class Completions:
         exchange.mark_used(usage)
         if exchange.attempts and (served := self._rooms.routes.find(exchange.attempts[-1].model)) is not None:
             exchange.cost = served.price.of(usage)
-        if exchange.tokens_from == "reported" and not request.media_tokens:
+        if exchange.tokens_from == "reported" and not request.media_tokens and not exchange.fell_back:
             self._rooms.estimator.learn(exchange.model, request.text_bytes, usage.input_tokens)
         return usage.input_tokens + usage.output_tokens
 
@@ -151,7 +153,7 @@ class Completions:
             windows = ()
         if isinstance(error, LimitExceeded) and error.degraded:
             reply.base.append(DEGRADED)
-        exchange.status = exchange.status or error.status
+        exchange.status = exchange.status or (200 if reply.started else error.status)  # as the client was told
         exchange.outcome, exchange.code, exchange.reason = error.outcome, error.code, error.reason or ""
         await reply.fail(error, windows)
 

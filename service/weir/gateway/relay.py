@@ -197,8 +197,7 @@ async def _relay_refusal(
         body += chunk
         if len(body) > ERROR_MAX:
             raise UpstreamFailed(reason=f"status {status} with a body above {ERROR_MAX} bytes")
-    exchange.outcome, exchange.code = "upstream_refused", str(status)
-    exchange.mark_first_byte()
+    exchange.outcome, exchange.code = "upstream_refused", str(status)  # and no first byte: nobody waited for a token
     if reply.started:
         exchange.status = 200
         if (rest := reply.wire.write(as_event(bytes(body)), more=False)) is not None:

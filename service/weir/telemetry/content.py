@@ -47,7 +47,7 @@ class Content:
             if not budget.room():
                 break
             if isinstance(message, dict):
-                self._question.append({"role": str(message.get("role", ""))[:32], "parts": _parts(message, budget)})
+                self._question.append({"role": _role(message), "parts": _parts(message, budget)})
         self._question.reverse()
         self.cut = self.cut or budget.exceeded
 
@@ -161,6 +161,12 @@ class _Choice:
             # "error" is the schema's word for one that came to no end.
             message["finish_reason"] = self.finish_reason or "error"
         return message
+
+
+def _role(message: Json) -> str:
+    """What is no word is not one: as text it could be megabytes."""
+    role = message.get("role")
+    return role[:32] if isinstance(role, str) else ""
 
 
 def _parts(message: Json, budget: _Budget) -> list[Json]:

@@ -31,10 +31,19 @@ def exporter(endpoint: str, protocol: Protocol, headers: Mapping[str, str]) -> S
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415 - an extra
 
         return grpc.OTLPSpanExporter(endpoint=endpoint, headers=sent)
-    from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 - gRPC does without it
+    import requests  # noqa: PLC0415 - gRPC does without it
+    from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415 - as above
 
+    def refuse_redirect(answer: requests.Response, *_: object, **__: object) -> None:
+        # The exporter follows none, and takes it for a success: every span would be lost, and counted as exported.
+        if 300 <= answer.status_code < 400:
+            answer.close()
+            raise requests.TooManyRedirects(f"{answer.status_code}: it has moved; otlp_endpoint must say where to")
+
+    session = requests.Session()
+    session.hooks["response"].append(refuse_redirect)
     whole = endpoint if endpoint.endswith(TRACES_PATH) else endpoint.rstrip("/") + TRACES_PATH
-    return http.OTLPSpanExporter(endpoint=whole, headers=sent)
+    return http.OTLPSpanExporter(endpoint=whole, headers=sent, session=session)
 
 
 class Export(SpanExporter):

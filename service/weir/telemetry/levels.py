@@ -3,6 +3,7 @@
 The narrowest that is set counts, a key's before its team's before everybody's; nothing set is `telemetry.log_level`.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from math import inf
@@ -14,6 +15,7 @@ from weir.core.types import Principal
 Level = Literal["debug", "info", "warning", "error"]
 Scope = Literal["all", "team", "key"]
 LEVELS: tuple[Level, ...] = get_args(Level)
+_END = re.compile(r"[0-9]{1,14}")  # milliseconds up to the year 5138: `datetime` ends with 9999
 # What came of a request that nobody here or upstream has broken.
 _UNBROKEN = frozenset({"ok", "client_disconnect", "client_stalled", "upstream_refused"})
 
@@ -182,6 +184,6 @@ def found_in(fields: Iterable[tuple[str, str]]) -> dict[Whose, Setting]:
     for field, value in fields:
         word, _, end = value.partition(" ")
         whose, level = whose_of(field), level_of(word)
-        if whose is not None and level is not None and end.isdigit():
+        if whose is not None and level is not None and _END.fullmatch(end):
             found[whose] = Setting(level, int(end) / 1000 or inf)
     return found

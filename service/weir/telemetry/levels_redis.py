@@ -74,7 +74,7 @@ class LevelBook:
     async def read(self) -> tuple[float, Mapping[Whose, Setting]]:
         """Redis' time in Unix seconds, and all that is set; some of it may have ended by then."""
         words: list[Any] = await self._commands.call("EVAL", READ, 1, layout.LEVELS)
-        now, *rest = (word.decode() for word in words)
+        now, *rest = (word.decode(errors="replace") for word in words)
         return int(now) / 1000, found_in(zip(rest[::2], rest[1::2], strict=True))
 
 

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from prometheus_client import (
     CollectorRegistry,
@@ -47,13 +48,20 @@ class Family:
         return child
 
     def drop(self, *values: str) -> None:
-        """It says nothing any more: gone, or with several processes, whose series cannot go, 0."""
-        if self._children.pop(values, None) is None:
+        """It says nothing any more: gone, or with several processes, whose series cannot go, 0 where it is a gauge."""
+        child = self._children.pop(values, None)
+        if child is None:
             return
-        if os.environ.get(MULTIPROCESS_DIR):
-            self._metric.labels(*values).set(0)
-        else:
+        if not os.environ.get(MULTIPROCESS_DIR):
             self._metric.remove(*values)
+        elif isinstance(child, Gauge):
+            child.set(0)
+
+    def keep(self, beginnings: AbstractSet[tuple[str, str]]) -> None:
+        """Drop all whose first two labels are none of these; where the second is empty, it is about none of them."""
+        for values in tuple(self._children):
+            if values[1] and values[:2] not in beginnings:
+                self.drop(*values)
 
 
 class Metrics:
@@ -107,8 +115,8 @@ class Metrics:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
         self._teams: set[str] = set()
-        self._stands: dict[str, tuple[str, Sequence[Window], float]] = {}
-        self._shown: set[tuple[str, str]] = set()
+        self._heard: dict[str, tuple[str, Sequence[Window], float]] = {}
+        self._fullest: dict[tuple[str, str], _Stand] = {}
 
     def record(self, exchange: Exchange) -> None:
         """A finished request. Models are configured names, so their number is bounded; teams have a cap."""
@@ -142,26 +150,37 @@ class Metrics:
 
     def stand(self, principal: Principal, windows: Sequence[Window]) -> None:
         """How the limits of a caller stood just now; cheap, and shown by `show_limits`."""
-        self._stands[principal.key_id] = (principal.team, windows, self._clock())
+        self._heard[principal.key_id] = (principal.team, windows, self._clock())
 
     def show_limits(self) -> None:
-        """Every few seconds: how full each limit is by now, its refill since counted in."""
+        """Every few seconds: how full each limit is by now, its refill since counted in.
+
+        Of a team's keys only the fullest is kept, and the others until the next look: with 100,000 keys, looking at
+        each of them held the loop for 0.6 s.
+        """
         now = self._clock()
-        used: dict[tuple[str, str], float] = {}
-        for key_id, (team, windows, then) in tuple(self._stands.items()):
-            label, fullest = self.team(team), 0.0
+        heard, self._heard = self._heard, {}
+        for key_id, (team, windows, then) in heard.items():
+            label = self.team(team)
             for window in windows:
-                share = _used(window, now - then)
-                fullest = max(fullest, share)
                 limit = (label, f"{window.scope}_{window.unit}")
-                used[limit] = max(used.get(limit, 0.0), share)
-            if not fullest:
-                del self._stands[key_id]  # all of it is there again
-        for limit in self._shown - used.keys():
-            self._limit_used(*limit).set(0)
-        for limit, share in used.items():
+                stand = _Stand(key_id if window.scope == "key" else team, window, then)
+                known = self._fullest.get(limit)
+                if known is None or stand.replaces(known, now):
+                    self._fullest[limit] = stand
+        for limit, stand in tuple(self._fullest.items()):
+            share = stand.used(now)
             self._limit_used(*limit).set(share)
-        self._shown |= used.keys()
+            if not share:
+                del self._fullest[limit]  # all of it is there again
+
+    def keep_endpoints(self, endpoints: AbstractSet[tuple[str, str]]) -> None:
+        """Of others than these, each a model and an address, nothing is said any more: they go with a reload, and would
+        be series without an end. What was under way at one of them then is dropped with the next.
+        """
+        gauges, counts = (self.ejected, self.endpoint_in_flight), (self._attempts, self.upstream_events)
+        for family in (*gauges, *counts, self._upstream_first_byte):
+            family.keep(endpoints)
 
     def _record_stream(self, model: str, exchange: Exchange, exemplar: Mapping[str, str] | None) -> None:
         self._first_token(model).observe(exchange.first_byte - exchange.started, exemplar)
@@ -179,7 +198,7 @@ class Metrics:
             self._tokens(team, model, "reasoning_output", source).inc(exchange.reasoning_tokens)
         if exchange.cost:
             self._cost(team, model).inc(exchange.cost)
-        if source == "reported" and exchange.input_tokens:
+        if source == "reported" and exchange.input_tokens and not exchange.fell_back:
             self._estimate(model).observe(exchange.estimated_input / exchange.input_tokens)
 
     def _record_attempts(
@@ -220,11 +239,23 @@ class Metrics:
 _STATUS_CLASS = {hundreds: f"{hundreds}xx" for hundreds in range(10)}
 
 
-def _used(window: Window, seconds: float) -> float:
-    """The share of a limit that is used up, so many seconds after it stood like this."""
-    if not window.limit:
-        return 0.0
-    if not window.seconds:
-        return 1 - window.remaining / window.limit if seconds < FORGET_SECONDS else 0.0
-    refilled = window.limit * seconds / window.seconds
-    return max(1 - (window.remaining + refilled) / window.limit, 0.0)
+class _Stand(NamedTuple):
+    """How somebody's limit stood at a moment: a key's by its id, a team's by its name."""
+
+    whose: str
+    window: Window
+    then: float
+
+    def used(self, now: float) -> float:
+        """The share that is used up by now."""
+        window, seconds = self.window, now - self.then
+        if not window.limit:
+            return 0.0
+        if not window.seconds:
+            return 1 - window.remaining / window.limit if seconds < FORGET_SECONDS else 0.0
+        refilled = window.limit * seconds / window.seconds
+        return max(1 - (window.remaining + refilled) / window.limit, 0.0)
+
+    def replaces(self, known: "_Stand", now: float) -> bool:
+        """It is news of the same limit, or of a fuller one."""
+        return self.then >= known.then if self.whose == known.whose else self.used(now) > known.used(now)

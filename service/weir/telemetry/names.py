@@ -2,7 +2,7 @@
 use these names and no others, and each of these is used by one of them; a test holds both.
 
 Labels are bounded sets. `team` and `model` are configured or created names, never what a client wrote; beyond TEAMS_MAX
-teams, and beyond SERIES_MAX series of one metric, they say `other`. Never a key, a path, or a text of the caller's.
+teams, and beyond SERIES_MAX label sets of one metric, they say `other`. Never a key, a path, or a text of the caller's.
 """
 
 from typing import NamedTuple
@@ -108,7 +108,7 @@ ATTEMPTS = Metric(
 )
 UPSTREAM_FIRST_BYTE = Metric(
     "weir_upstream_first_byte_seconds",
-    "From the sending of a request to the first byte of its answer.",
+    "From the sending of a request to the first byte of its answer; where that is no stream, to the last.",
     ("model", "endpoint"),
     FIRST,
 )

@@ -109,16 +109,15 @@ class Telemetry:
 
     def show_endpoints(self, endpoints: Iterable[Endpoint]) -> None:
         """The state of those that there are now; of others nothing is said any more."""
-        metrics, now = self.metrics, set()
+        metrics, now = self.metrics, set[tuple[str, str]]()
         for endpoint in endpoints:
             labels = (endpoint.model, endpoint.url)
             now.add(labels)
             metrics.ejected(*labels).set(endpoint.ejected)
             metrics.endpoint_in_flight(*labels).set(endpoint.in_flight)
-        for labels in self._endpoints - now:
-            metrics.ejected.drop(*labels)
-            metrics.endpoint_in_flight.drop(*labels)
-        self._endpoints = now
+        if now != self._endpoints:
+            metrics.keep_endpoints(now)
+            self._endpoints = now
 
     async def watch_loop(self) -> None:
         """For ever: how late the loop wakes whoever waits."""

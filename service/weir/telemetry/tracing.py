@@ -17,6 +17,8 @@ from uuid import uuid4
 
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
+from opentelemetry.propagate import set_global_textmap
+from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
@@ -58,8 +60,10 @@ Attributes = dict[str, AttributeValue]
 
 
 class Tracing:
-    """`count` gives the counter for what became of a span: exported, failed, dropped. `sample` is the share of traces
-    that are kept, of those that begin here; a caller's own choice stands.
+    """`count` gives the counter for what became of a span: exported, failed, dropped.
+
+    `sample` is the share of traces that are kept, of those that begin here; a caller's own choice stands. Where callers
+    are not trusted every trace begins here: who may choose can fill the collector, and crowd out what others look for.
     """
 
     def __init__(
@@ -68,12 +72,14 @@ class Tracing:
         count: Callable[[str], Any],
         *,
         sample: float,
+        trust_callers: bool = True,
         capture_content: bool = False,
         semconv: Semconv = "v1.41",
     ) -> None:
         waiting_max = WAITING_MAX_WITH_CONTENT if capture_content else WAITING_MAX
         batch = BATCH_WITH_CONTENT if capture_content else BATCH
         self._bound = TraceIdRatioBased.get_bound_for_rate(sample)
+        self._trust_callers = trust_callers
         self._capture_content = capture_content
         self._conventions = CONVENTIONS[semconv]
         self._ids = _Ids()
@@ -90,7 +96,7 @@ class Tracing:
     def begin(self, parent: bytes | None, state: bytes | None) -> Trace:
         """A request's place in its trace: the caller's, or a new one. Sampled by the SDK's own rule."""
         span_id = f"{getrandbits(64) or 1:016x}"
-        if parent is None:
+        if parent is None or not self._trust_callers:
             drawn = getrandbits(128) or 1
             trace = Trace(f"{drawn:032x}", span_id, sampled=drawn & _LOW < self._bound)
         else:
@@ -118,6 +124,8 @@ class Tracing:
         """Spans of a FastAPI application too; without those of each message, which cost eight times as much CPU."""
         # Read once by the instrumentation: without it, it would still speak the names of before 2023.
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
+        if not self._trust_callers:
+            set_global_textmap(CompositePropagator([]))  # the instrumentation asks no other
         FastAPIInstrumentor.instrument_app(
             app,
             tracer_provider=self._provider,

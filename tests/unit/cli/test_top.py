@@ -108,6 +108,14 @@ def test_no_more_rows_than_fit() -> None:
     assert "100 streams" in text
 
 
+def test_it_says_when_it_has_not_seen_all() -> None:
+    some = live(one("a", 9.0, 1.0), one("b", 8.0, 1.0, streaming=False))
+    assert "1 streams under way, the slowest" in shown(FRAME, some)
+    assert "1 streams among the 2 oldest of 5,000 requests under way, the slowest" in shown(
+        FRAME, some | {"count": 5000}
+    )
+
+
 def test_as_json() -> None:
     said = frame_as_json("http://localhost:9090", FRAME, live(one("a", 1.0, None), processes=2))
     assert said["overhead_seconds"] == {"p50": 0.00042, "p99": 0.0021}

@@ -24,6 +24,23 @@ def test_overhead(*, started: float, sent: float, answered: float, first: float,
     assert exchange.duration == ended - started
 
 
+WAITS = [
+    # what it waited for, and when that was there        what is left is ours
+    pytest.param({"reading": 10.1, "read": 14.1, "sent": 15.0, "ended": 20.0}, 1.0, id="a-body-that-drips"),
+    pytest.param({"reading": 10.1, "ended": 40.0}, 0.1, id="a-body-that-never-came"),
+    pytest.param({"reading": 10.1, "read": 10.1, "admitted": 10.25, "ended": 20.0}, 0.25, id="a-place-that-never-came"),
+    pytest.param({"reading": 10.0, "read": 11.0, "admitted": 11.5, "queued": 2.0, "sent": 14.0, "ended": 20.0}, 1.0, id="both"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("marks", "overhead"), WAITS)
+def test_what_is_waited_for_is_not_ours(*, marks: dict[str, float], overhead: float) -> None:
+    exchange = Exchange("id", "chat", started=10.0)
+    for name, at in marks.items():
+        setattr(exchange, name, at)
+    assert exchange.overhead == pytest.approx(overhead)
+
+
 def test_the_first_byte_is_marked_with_the_time() -> None:
     exchange = Exchange("id", "chat")
     exchange.mark_first_byte()

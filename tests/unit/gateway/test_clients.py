@@ -31,6 +31,8 @@ PROXIES = ("10.0.0.0/8", "fd00::/8", "192.0.2.1")
         pytest.param(
             "192.0.2.1", ("6.6.6.6, sk-a-secret, 10.0.0.1",), PROXIES, "10.0.0.1", id="nothing-behind-it-counts"
         ),
+        pytest.param("192.0.2.1", ("fe80::1%sk-a-secret, 10.0.0.1",), PROXIES, "10.0.0.1", id="a-zone-of-any-text"),
+        pytest.param("192.0.2.1", ("[fe80::1%sk-a-secret]:4711",), PROXIES, "192.0.2.1", id="a-zone-and-a-port"),
         pytest.param("192.0.2.1", ("198.51.100.7:4711",), PROXIES, "198.51.100.7", id="with-a-port"),
         pytest.param("192.0.2.1", ("[2001:db8::7]:4711",), PROXIES, "2001:db8::7", id="ipv6-with-a-port"),
         pytest.param(None, ("198.51.100.7",), PROXIES, "", id="no-address-at-all"),

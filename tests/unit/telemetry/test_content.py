@@ -81,7 +81,7 @@ QUESTIONS = {
         [{"role": "user", "parts": [text("Once")]}, {"role": "user", "parts": [text("Twice")]}],
     ),
     "numbers of tokens": ({"prompt": [1, 2]}, None),
-    "nonsense": ({"messages": [1, {"role": 7, "content": 8, "tool_calls": [9]}]}, [{"role": "7", "parts": []}]),
+    "nonsense": ({"messages": [1, {"role": 7, "content": 8, "tool_calls": [9]}]}, [{"role": "", "parts": []}]),
 }
 
 

@@ -184,6 +184,21 @@ class TestBounds:
         to.flows.set()
 
 
+def test_a_redirect_is_no_arrival(made: Callable[..., Sent], lines: list[Any]) -> None:
+    """The address of a collector that has moved to https: spans are lost there, and so they have failed."""
+    with Collector() as collector:
+        collector.moved_to = f"{collector.endpoint}/elsewhere"
+        sent = made(exporter(collector.endpoint, "http/protobuf", {"authorization": "Bearer sesame"}))
+        sent.send(3)
+        until(lambda: sent.counted()["failed"] == 3)
+        until(lambda: lines)
+        assert lines[0]["event"] == "collector is away"
+        assert "308" in lines[0]["why"]
+        assert sent.counted()["exported"] == 0
+        sent.tracing.close()
+        assert collector.headers == [], "and nothing is sent to where nobody told us to"
+
+
 @pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
 class TestARealCollector:
     def test_spans_arrive_with_our_headers(self, made: Callable[..., Sent], protocol: Any) -> None:

@@ -118,6 +118,7 @@ STORED = [
     pytest.param([("key:key1", "info 7")], {KEY: a("info", 0.007)}, id="key"),
     pytest.param([("team:a:b", "info 0")], {Whose("team", "a:b"): a("info")}, id="colon"),
     pytest.param([("planet:mars", "debug 0"), ("all:", "loud 0"), ("all:", "debug soon"), ("all:", "")], {}, id="of-another-version"),
+    pytest.param([("all:", "debug 99999999999999999999"), ("key:a", "debug " + "9" * 5000), ("key:b", "debug \u00b2")], {}, id="no-time"),
 ]  # fmt: skip
 
 
@@ -251,6 +252,7 @@ class Store:
 
     def __init__(self) -> None:
         self.holds: dict[str, str] = {}
+        self.odd: list[bytes] = []
         self.now = 1_000_000.0
         self.away = False
 
@@ -260,7 +262,7 @@ class Store:
             reply.set_exception(StoreUnavailable(reason="away"))
         else:
             pairs = [text.encode() for pair in self.holds.items() for text in pair]
-            reply.set_result([str(int(self.now * 1000)).encode(), *pairs])
+            reply.set_result([str(int(self.now * 1000)).encode(), *pairs, *self.odd])
         return reply
 
 
@@ -294,3 +296,20 @@ def test_what_is_set_is_known_within_seconds_and_stays_known_until_its_end_while
         task.cancel()
 
     clock.run(play)
+
+
+def test_what_cannot_be_read_changes_nothing_and_ends_nothing() -> None:
+    """Somebody else's field in the hash: the levels of all replicas would stay as they are until a restart."""
+
+    async def play() -> None:
+        store, levels = Store(), Levels()
+        store.odd = [b"team:\xff\xfe", b"debug 0"]
+        store.holds = {"all:": "debug 99999999999999999999", "team:search": "debug 0"}
+        reader = LevelReader(LevelBook(store), levels, lambda change: void(as_fields(change)))
+        await reader.look()
+        assert (levels.of(CALLER), levels.of(STRANGER)) == ("debug", "info")
+
+    asyncio.run(play())
+
+
+def void(_: object) -> None: ...

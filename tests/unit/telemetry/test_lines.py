@@ -41,6 +41,44 @@ def test_lines_come_in_order_and_whole(pipe: tuple[BinaryIO, FileIO]) -> None:
     assert [reader.readline() for _ in range(7)] == [b"before\n", b"0\n", b"1\n", b"2\n", b"3\n", b"4\n", b"after\n"]
 
 
+def test_a_line_of_a_loop_that_ended_keeps_no_other_back(pipe: tuple[BinaryIO, FileIO]) -> None:
+    """`weir serve` runs a short loop for its first key before the long one."""
+    reader, writer = pipe
+    lines = Lines(writer)
+
+    async def short() -> None:
+        lines.msg(b"first")
+
+    async def long() -> None:
+        lines.msg(b"second")
+        await asyncio.sleep(FLUSH_SECONDS * 5)
+        os.set_blocking(reader.fileno(), False)
+        assert reader.read() == b"first\nsecond\n"
+
+    asyncio.run(short())
+    asyncio.run(long())
+
+
+def test_a_full_pipe_that_does_not_block_costs_nothing() -> None:
+    """Whoever gave us our standard output may have made it so, and then a write says at once that there is no room."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with os.fdopen(read, "rb") as reader, os.fdopen(write, "wb", buffering=0) as writer:
+        lines = Lines(writer)
+
+        async def scene() -> float:
+            for _ in range(200):
+                lines.msg(LINE)
+            await asyncio.sleep(FLUSH_SECONDS * 3)
+            began = time.process_time()
+            await asyncio.sleep(0.5)
+            return time.process_time() - began
+
+        assert asyncio.run(scene()) < 0.1
+        for _ in range(200):
+            assert reader.readline() == LINE + b"\n"
+
+
 def test_a_reader_that_stops_holds_nobody_up(pipe: tuple[BinaryIO, FileIO]) -> None:
     reader, writer = pipe
     dropped: list[int] = []

@@ -159,6 +159,16 @@ class TestConfigure:
         assert "ValueError" in json.dumps(line)
         assert CANARY not in json.dumps(line), "frames are logged without their variables"
 
+    def test_no_line_is_too_odd_to_be_written(self, pipe: Pipe) -> None:
+        """A file's name may hold half a surrogate; whoever logs it must not be told that it cannot be."""
+        logging.getLogger("somebody.else").warning("no such file: %s\n\x1b[31m", "a\udcff")
+        Telemetry(Metrics()).note("counted", number=2**70, where={1: "one"})
+        odd, large = pipe.lines
+        assert (odd["event"], odd["level"]) == ("no such file: a\udcff\n\x1b[31m", "warning")
+        assert (large["number"], large["where"]) == (2**70, {"1": "one"})
+        assert odd["timestamp"].endswith("Z")
+        assert len(odd["timestamp"]) == len("2026-11-21T15:37:46.590946Z")
+
     def test_what_asyncio_quotes_is_left_out(self, pipe: Pipe) -> None:
         """It repeats a callback's arguments, and the text of an exception that nobody heard."""
         log = logging.getLogger("asyncio")

@@ -1,5 +1,7 @@
 """What a finished request adds to, and that no flood of names makes series without end."""
 
+from time import perf_counter
+
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
@@ -203,6 +205,38 @@ class TestHowNearALimitIs:
         metrics.stand(Principal("search", "key2", ""), [window("key", "requests", 10, 8)])
         assert self.used(metrics, "key_requests") == pytest.approx(0.9)
 
+    def test_the_newest_word_on_a_limit_counts(self, clock: ManualClock) -> None:
+        metrics = Metrics(clock=clock)
+        team, key = (window(scope, "requests", 10, 1) for scope in ("team", "key"))
+
+        def stand(key_id: str, of_key: int, of_team: int) -> None:
+            clock.advance(0.001)
+            windows = [key._replace(remaining=of_key), team._replace(remaining=of_team)]
+            metrics.stand(Principal("search", key_id, ""), windows)
+
+        stand("key1", 1, 1)
+        stand("key2", 8, 0)
+        stand("key1", 9, 5)
+        assert self.used(metrics, "team_requests") == pytest.approx(0.5, abs=0.01), "by whichever key it came"
+        assert self.used(metrics, "key_requests") == pytest.approx(0.2, abs=0.01)
+        stand("key2", 10, 9)
+        assert self.used(metrics, "team_requests") == pytest.approx(0.1, abs=0.01)
+        assert self.used(metrics, "key_requests") == 0, "the fullest one was given back"
+
+    def test_a_hundred_thousand_keys_do_not_hold_the_loop(self, clock: ManualClock) -> None:
+        """It is asked once a second in the loop; of keys that were heard of long ago nothing is looked at again."""
+        metrics = Metrics(clock=clock)
+        windows = [window(scope, unit, 100, 50) for scope in ("key", "team") for unit in ("requests", "tokens")]
+        for number in range(100_000):
+            metrics.stand(Principal(f"team{number % 100}", f"key{number}", ""), windows)
+            if not number % 1000:
+                metrics.show_limits()
+        metrics.show_limits()
+        began = perf_counter()
+        metrics.show_limits()
+        assert perf_counter() - began < 0.1
+        assert value(metrics, "weir_limit_used_ratio", team="team1", limit="key_tokens") == 0.5
+
     def test_debt_is_more_than_all(self, clock: ManualClock) -> None:
         metrics = Metrics(clock=clock)
         metrics.stand(Principal("search", "key1", ""), [window("team", "tokens", 100, -50)])
@@ -226,6 +260,26 @@ class TestGauges:
         telemetry.show_endpoints([other])
         assert value(telemetry.metrics, "weir_endpoint_in_flight", **ENDPOINT) is None
         assert value(telemetry.metrics, "weir_endpoint_ejected", model="m", endpoint="http://b/v1") == 0
+
+    def test_nor_do_its_counters_once_nobody_is_there_any_more(self) -> None:
+        """Endpoints come and go with each reload; what they did is not kept for ever."""
+        telemetry = Telemetry(Metrics())
+        one, other = (Endpoint(url, model="m") for url in ("http://a/v1", "http://b/v1"))
+        telemetry.show_endpoints([one, other])
+        for endpoint in (one, other):
+            attempts = [Attempt(endpoint.url, "m", 100.001, 101.0, "ok", 200)]
+            telemetry.metrics.record(exchange(attempts=attempts))
+            telemetry.upstream("retry", {"model": "m", "endpoint": endpoint.url})
+        names = ("weir_upstream_attempts_total", "weir_upstream_first_byte_seconds", "weir_upstream_events_total")
+        telemetry.upstream("fallback", {"model": "m", "to": "n"})
+        telemetry.show_endpoints([other])
+        telemetry.metrics.record(exchange())  # which had been under way there
+        telemetry.show_endpoints([other, Endpoint("http://c/v1", model="m")])
+        assert value(telemetry.metrics, names[2], model="m", endpoint="", event="fallback") == 1
+        text = exposition(telemetry.metrics.registry, TEXT)[0].decode()
+        for name in names:
+            assert 'endpoint="http://a/v1"' not in text
+            assert any(line.startswith(name) and 'endpoint="http://b/v1"' in line for line in text.splitlines())
 
     def test_in_flight_goes_up_and_down(self) -> None:
         structlog.configure(wrapper_class=logger_class("error"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
+from opentelemetry.propagate import get_global_textmap, set_global_textmap
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
@@ -116,6 +117,13 @@ class TestBegin:
         assert len({trace.trace_id for trace in traces} | {trace.span_id for trace in traces}) == 200
         assert {(len(trace.trace_id), len(trace.span_id)) for trace in traces} == {(32, 16)}
         assert all(trace.parent is None and trace.state is None for trace in traces)
+
+    def test_who_is_not_trusted_chooses_neither_the_trace_nor_that_it_is_kept(self, make: Callable[..., Made]) -> None:
+        tracing = make(sample=0.0, trust_callers=False).tracing
+        trace = tracing.begin(SAMPLED, b"vendor=1")
+        assert (trace.parent, trace.state, trace.sampled) == (None, None, False)
+        assert trace.trace_id != TRACE
+        assert make(sample=1.0, trust_callers=False).tracing.begin(UNSAMPLED, None).sampled
 
     @pytest.mark.parametrize("sample", [0.0, 0.25, 1.0])
     def test_the_ratio_is_what_was_asked_for(self, make: Callable[..., Made], sample: float) -> None:
@@ -499,6 +507,14 @@ class TestTheFastApiSide:
         assert identity(span)[::2] == (TRACE, PARENT)
         said = attributes(span)
         assert (said["http.request.method"], said["http.route"], said["http.response.status_code"]) == ("GET", "/", 200)
+
+    def test_nor_does_the_other_side_trust_who_is_not_trusted(self, make: Callable[..., Made]) -> None:
+        before = get_global_textmap()
+        try:
+            made = make(sample=0.0, trust_callers=False)
+            assert self.asked(made, public.create(models_api.APIRouter(), docs=True), "/") == []
+        finally:
+            set_global_textmap(before)
 
     def test_what_is_asked_for_ever_has_none(self, make: Callable[..., Made]) -> None:
         app = ops.create(
