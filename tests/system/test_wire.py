@@ -223,6 +223,25 @@ def test_the_rest_of_a_refused_body_is_passed_over(weir: Weir, key: Key) -> None
 # -- clients that do not read
 
 
+def test_who_still_sends_hears_why_it_is_refused(weir: Weir, key: Key) -> None:
+    """Closed at once, the connection would be reset by what nobody has read, and the reset overtake the answer."""
+    with RawExchange(weir.port) as client:
+        head = [*key.headers.items(), ("content-type", "application/json"), ("content-length", str(1 << 30))]
+        client.send(raw_request(None, head))
+        piece = b"x" * 65536
+        for _ in range(64):
+            assert client.send(piece), "it is listened to for a moment"
+            time.sleep(0.002)
+        refused = client.read()
+        assert refused.status == 413
+        assert refused.values["connection"] == "close"
+        since = time.monotonic()
+        with contextlib.suppress(OSError):
+            while client.socket.recv(65536):
+                pass
+        assert time.monotonic() - since < 10, "and not for ever"
+
+
 def one_that_reads(port: int, sent: bytes, bytes_a_second: int, seconds: float) -> bytes:
     """With a small buffer, so that Weir's own begins to fill at once."""
     got = b""

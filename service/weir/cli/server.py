@@ -28,6 +28,7 @@ from weir.reload import Source
 from weir.settings import Settings
 
 MARGIN_SECONDS = 10.0
+LINGER_SECONDS = 2.0  # for a client that still sends what nobody wants any more
 PIPELINE_MAX = 100  # requests that wait behind another on one connection
 _OTHER_PROTOCOL = re.compile(rb" (?:RTSP|ICE)/1\.0\r\n")
 
@@ -132,7 +133,7 @@ class UvicornWire:
         cycle.response_complete = True
         cycle.message_event.set()
         if not cycle.keep_alive:
-            cycle.transport.close()
+            self._protocol.leave(sending=cycle.more_body)
         cycle.on_response()
 
 
@@ -230,7 +231,19 @@ class Protocol(HttpToolsProtocol):
             f"x-request-id: {new_request_id()}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(STATUS_LINE[error.status] + head.encode() + body)
-        self.transport.close()
+        self.leave(sending=True)
+
+    def leave(self, *, sending: bool) -> None:
+        """Close, when what is written is out. Who is still sending is listened to for a moment: a connection that is
+        closed with bytes unread is reset, and a reset overtakes the answer (RFC 9112, section 9.6).
+        """
+        if not sending or not self.transport.can_write_eof():
+            self.transport.close()
+            return
+        self.deaf, self.head_since = True, None
+        self.flow.resume_reading()
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
 
 class Server(uvicorn.Server):

@@ -34,7 +34,7 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
-        self.closing = self.aborted = False
+        self.closing = self.aborted = self.ended = False
         self.reading = True
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
@@ -42,7 +42,14 @@ class Transport(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         assert not self.closing, f"written to a closed transport: {data!r}"
+        assert not self.ended, f"written behind the end: {data!r}"
         self.written += data
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def close(self) -> None:
         self.closing = True
