@@ -291,6 +291,7 @@ async def run(
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*serving)
+        weir.telemetry.catch_up()
         weir.telemetry.note("stopped", pid=os.getpid())
 
 

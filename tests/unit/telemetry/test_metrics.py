@@ -287,6 +287,7 @@ class TestGauges:
         one = exchange()
         telemetry.begin(one)
         telemetry.begin(exchange())
+        telemetry.catch_up()
         assert value(telemetry.metrics, "weir_in_flight_requests") == 2
         telemetry.record(one)
         assert value(telemetry.metrics, "weir_in_flight_requests") == 1
