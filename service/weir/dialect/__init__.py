@@ -1,0 +1,1 @@
+"""Room: one API in the words of another. Pure; raises InvalidValue for what has no counterpart."""
