@@ -24,6 +24,7 @@ from weir.backend.health import HealthChecks
 from weir.configured import PAUSE_FIRST, PAUSE_MAX, Configured
 from weir.core.asgi import App
 from weir.core.errors import StoreUnavailable
+from weir.core.operations import OPERATIONS
 from weir.core.tasks import Tasks
 from weir.gateway.clients import Clients
 from weir.gateway.completions import Completions, Rooms
@@ -32,7 +33,6 @@ from weir.gateway.door import Door
 from weir.gateway.drain import Drain
 from weir.gateway.head import read_head
 from weir.gateway.replies import limit_headers
-from weir.gateway.request import OPERATIONS
 from weir.gateway.turnstile import Turnstile
 from weir.gateway.watch import Watches
 from weir.reload import Reload, Source

@@ -3,21 +3,26 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from pydantic import BaseModel
 
 from weir.auth.directory_redis import Directory
 from weir.backend import Backend
 from weir.backend.echo import EchoBackend
+from weir.backend.engines import ENGINES, Engine
 from weir.backend.health import HealthChecks
 from weir.backend.openai import OpenAIBackend
 from weir.core.errors import StoreUnavailable
+from weir.core.operations import CHAT, EMBEDDINGS, OPERATIONS, TEXT
 from weir.core.types import Endpoint, HealthCheck, Price, Route, Timeouts
 from weir.routing import RouteTable
 from weir.settings import EndpointSettings, Model, Settings
 from weir.telemetry import Telemetry
 
 ASSUMED_MAX_TOKENS = 4096
+ALL = frozenset(operation.name for operation in OPERATIONS)
+EMBEDDED = Engine(frozenset({CHAT.name, TEXT.name, EMBEDDINGS.name}))
 PAUSE_FIRST, PAUSE_MAX = 0.1, 5.0  # seconds between attempts to reach Redis
 WRITERS = 16  # teams that are written at a time; a file may have thousands
 # What is compiled at start and stays; everything else of the tree is live.
@@ -103,7 +108,8 @@ class Configured:
 
     def _route(self, model: Model) -> Route:
         endpoints = [self._endpoints[model.name, endpoint.url] for endpoint in model.endpoints]
-        to_openai = any("//api.openai.com/" in endpoint.url for endpoint in endpoints)
+        engine = ENGINES[model.kind_of(model.endpoints[0])] if model.endpoints else EMBEDDED
+        serves = frozenset(model.serves) if model.serves is not None else engine.serves
         timeouts = model.timeouts
         places = [endpoint.max_in_flight for endpoint in endpoints]
         return Route(
@@ -114,7 +120,8 @@ class Configured:
             timeouts=Timeouts(timeouts.connect, timeouts.first_byte, timeouts.idle, timeouts.total),
             default_max_tokens=model.default_max_tokens or ASSUMED_MAX_TOKENS,
             always_cap=model.default_max_tokens is not None,
-            max_tokens_field=model.max_tokens_field or ("max_completion_tokens" if to_openai else "max_tokens"),
+            max_tokens_field=model.max_tokens_field or engine.max_tokens_field,
+            serves=None if serves >= ALL else serves,
             owned_by=model.owned_by,
             aliases=model.aliases,
             places=sum(filter(None, places)) if places and None not in places else None,
@@ -145,18 +152,22 @@ async def apply_teams(settings: Settings, directory: Directory) -> None:
 
 def _kept(known: Endpoint | None, new: Endpoint) -> Endpoint:
     """The one that requests are counted at, with what is new about it; another key is another endpoint."""
-    if known is None or known.headers != new.headers:
+    if known is None or (known.headers, known.prefix, known.query) != (new.headers, new.prefix, new.query):
         return new
     known.weight, known.max_in_flight, known.health = new.weight, new.max_in_flight, new.health
     return known
 
 
 def _endpoint(model: Model, endpoint: EndpointSettings) -> Endpoint:
-    health = endpoint.health
+    health, engine = endpoint.health, ENGINES[model.kind_of(endpoint)]
+    header, form = engine.key
+    deployed = engine.deployments and endpoint.api_version is not None
     return Endpoint(
         endpoint.url,
         endpoint.weight,
-        (("authorization", f"Bearer {os.environ[endpoint.api_key_env]}"),) if endpoint.api_key_env else (),
+        ((header, form.format(os.environ[endpoint.api_key_env])),) if endpoint.api_key_env else (),
+        prefix=f"/openai/deployments/{quote(model.upstream_model or model.name, safe='')}" if deployed else "",
+        query=f"api-version={endpoint.api_version}" if deployed else "",
         model=model.name,
         max_in_flight=endpoint.max_in_flight,
         health=HealthCheck(health.path, health.interval_seconds, health.timeout_seconds) if health else None,
@@ -164,7 +175,7 @@ def _endpoint(model: Model, endpoint: EndpointSettings) -> Endpoint:
 
 
 def _backend_name(model: Model) -> str:
-    return "openai" if model.backend == "openai" else f"{model.backend} {model.name}"
+    return "openai" if model.backend in ("openai", "anthropic") else f"{model.backend} {model.name}"
 
 
 def _changed(before: Settings, after: Settings, section: str) -> Iterator[str]:

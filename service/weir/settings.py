@@ -31,12 +31,29 @@ from pydantic import (
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from weir.auth.records import GLOB, check_team_name, unit_of
+from weir.backend.engines import engine_at
 from weir.core.types import BURST_SECONDS, MAX_PER_MINUTE_TIMES_BURST, Limits
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
+EngineName = Literal[
+    "generic", "openai", "azure", "vllm", "ollama", "tgi", "tei", "lmstudio", "llamacpp", "openrouter"
+]  # backend/engines.py
+OperationName = Literal[
+    "chat",
+    "text_completion",
+    "responses",
+    "messages",
+    "count_tokens",
+    "tokenize",
+    "embeddings",
+    "rerank",
+    "moderations",
+    "image",
+    "speech",
+]  # core/operations.py
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -134,6 +151,8 @@ class EndpointSettings(Section):
     url: str
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     api_key_env: str | None = None  # the name of the environment variable, so that no secret is in this file
+    # Of Azure's API by deployments, as 2024-10-21; absent for its v1 API, whose url ends with /openai/v1.
+    api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,40}$")] | None = None
     max_in_flight: Annotated[int, Field(ge=1)] | None = None  # of one Weir process; beyond it requests wait
     health: HealthSettings | None = None
 
@@ -166,7 +185,11 @@ class Model(Section):
 
     name: Annotated[str, Field(pattern=MODEL_NAME)]
     aliases: tuple[Annotated[str, Field(pattern=MODEL_NAME)], ...] = ()
-    backend: Literal["openai", "echo"] = "openai"
+    backend: Literal["openai", "anthropic", "echo"] = "openai"
+    # What kind of server its endpoints are; absent: what their host's name tells, else generic.
+    engine: EngineName | None = None
+    # The operations that the server knows itself, where that is not what its kind does: "chat", "messages" and so on.
+    serves: tuple[OperationName, ...] | None = None
     upstream_model: str | None = None  # the name that the upstream knows; ours if absent
     endpoints: tuple[EndpointSettings, ...] = ()
     timeouts: TimeoutSettings = TimeoutSettings()
@@ -185,14 +208,23 @@ class Model(Section):
 
     @model_validator(mode="after")
     def _has_endpoints(self) -> Self:
-        if self.backend == "openai" and not self.endpoints:
-            raise ValueError("a model with backend 'openai' needs at least one endpoint with a url")
+        if self.backend in ("openai", "anthropic") and not self.endpoints:
+            raise ValueError(f"a model with backend '{self.backend}' needs at least one endpoint with a url")
+        kinds = {self.kind_of(endpoint) for endpoint in self.endpoints}
+        if len(kinds) > 1:
+            raise ValueError(f"its endpoints are of several kinds ({', '.join(sorted(kinds))}); make it two models")
+        if any(endpoint.api_version for endpoint in self.endpoints) and kinds != {"azure"}:
+            raise ValueError("api_version is for endpoints of Azure; say 'engine: azure' if they are")
         if self.backend == "echo" and self.endpoints:
             raise ValueError("a model with backend 'echo' has no endpoints")
         addresses = [endpoint.url for endpoint in self.endpoints]
         if twice := {url for url in addresses if addresses.count(url) > 1}:
             raise ValueError(f"the endpoint {twice.pop()} is given twice; its weight says how much it takes")
         return self
+
+    def kind_of(self, endpoint: EndpointSettings) -> str:
+        """Which row of the table of engines it is."""
+        return "anthropic" if self.backend == "anthropic" else self.engine or engine_at(endpoint.url)
 
 
 class LimitsSettings(Section):

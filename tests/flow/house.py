@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog.testing
+from prometheus_client import CollectorRegistry
 
 from tests.fakes.backend import ScriptedBackend, Step
 from tests.fakes.client import Client, Conversation
@@ -18,13 +19,13 @@ from weir.auth import Authenticator
 from weir.auth.keys import digest
 from weir.backend import Backend
 from weir.core.errors import NotFound, Unauthenticated
+from weir.core.operations import OPERATIONS
 from weir.core.types import Endpoint, Limits, Principal, Route, Timeouts, Window
 from weir.gateway.clients import Clients
 from weir.gateway.completions import Completions, Rooms
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.door import Door
 from weir.gateway.drain import Drain
-from weir.gateway.request import OPERATIONS
 from weir.gateway.turnstile import Turnstile
 from weir.gateway.watch import Watches
 from weir.routing import RouteTable
@@ -64,7 +65,7 @@ class House:
     limiter: LocalLimiter
     clock: ManualClock
     routes: dict[str, Route]
-    logged: list[Mapping[str, Any]]
+    _logged: list[Mapping[str, Any]]
     noted: list[tuple[str, dict[str, object]]]  # what dispatch said of retries, fallbacks and ejections
     _full: list[Window] = field(default_factory=list)
 
@@ -98,6 +99,17 @@ class House:
         return taken["key", "requests"], taken["key", "tokens"]
 
     @property
+    def logged(self) -> list[Mapping[str, Any]]:
+        self.rooms.telemetry.catch_up()
+        return self._logged
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """The metrics, of all that is finished."""
+        self.rooms.telemetry.catch_up()
+        return self.rooms.telemetry.metrics.registry
+
+    @property
     def records(self) -> list[Mapping[str, Any]]:
         return [line for line in self.logged if line["event"] == "request"]
 
@@ -109,7 +121,7 @@ class House:
 
     def at_rest(self) -> bool:
         """Nothing is counted as under way any more, anywhere."""
-        in_flight = self.rooms.telemetry.metrics.registry.get_sample_value("weir_in_flight_requests")
+        in_flight = self.registry.get_sample_value("weir_in_flight_requests")
         endpoints = [endpoint.in_flight for route in self.routes.values() for endpoint in route.endpoints]
         return (
             not in_flight
@@ -197,7 +209,7 @@ async def open_house(
             limiter=limiter,
             clock=clock,
             routes=table,
-            logged=logged,
+            _logged=logged,
             noted=noted,
         )
         house._full = await house.windows()

@@ -253,9 +253,13 @@ class TestOps:
         async def scene() -> None:
             reasons: list[str | None] = [None]
             drained: list[bool] = []
+
+            async def exposition(accept: str) -> tuple[bytes, str]:
+                return f"for {accept}".encode(), "text/plain; version=9"
+
             app = ops.create(
                 why_not_ready=lambda: reasons[0],
-                exposition=lambda accept: (f"for {accept}".encode(), "text/plain; version=9"),
+                exposition=exposition,
                 drain=lambda: drained.append(True),
                 requests=lambda limit: {"requests": [limit]},
             )

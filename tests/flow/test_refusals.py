@@ -77,7 +77,9 @@ REFUSALS = [
     Row("key-not-ascii", "s\xe9same", NO, chat(), 401, "invalid_api_key"),
     Row("basic", None, (("authorization", f"Basic {KEY}"),), chat(), 401, "invalid_api_key"),
     Row("key-without-scheme", None, (("authorization", KEY),), chat(), 401, "invalid_api_key"),
-    Row("key-of-api-key-header", None, (("api-key", KEY),), chat(), 401, "invalid_api_key"),
+    Row("unknown-key-in-x-api-key", None, (("x-api-key", UNKNOWN_KEY),), chat(), 401, "invalid_api_key"),
+    Row("unknown-key-in-api-key", None, (("api-key", UNKNOWN_KEY),), chat(), 401, "invalid_api_key"),
+    Row("another-key-in-x-api-key", UNKNOWN_KEY, (("x-api-key", KEY),), chat(), 401, "invalid_api_key"),
     Row("revoked-key-and-bad-body", REVOKED_KEY, NO, b"nonsense", 401, "invalid_api_key"),
     Row("revoked-key-and-unknown-model", REVOKED_KEY, NO, chat(model="x"), 401, "invalid_api_key"),
     # A head that two readers would read in two ways.

@@ -123,7 +123,7 @@ def test_a_stream_that_was_refused_has_no_first_token(case: Case) -> None:
         async with house_of(Fleet(a=[case.says]), retries=0) as house:
             assert (await house.ask(chat(stream=True)).over()).status == case.status
             assert house.record["ttft_ms"] is None
-            registry = house.rooms.telemetry.metrics.registry
+            registry = house.registry
             assert not registry.get_sample_value("weir_time_to_first_token_seconds_count", {"model": "m"})
 
     run(scene)
@@ -314,15 +314,14 @@ def test_what_a_fallback_counts_says_nothing_of_the_model_that_was_asked() -> No
     async def scene() -> None:
         fleet = Fleet(a=[says(503), OK], b=[OK])
         async with house_of(fleet, another("n", "b"), at="a", retries=0, fallbacks=("n",)) as house:
-            sample = house.rooms.telemetry.metrics.registry.get_sample_value
             much = 1_000_000
             untaught = PromptEstimator().estimate("m", much)
             await served(house, "b")
             assert house.rooms.estimator.estimate("m", much) == untaught
-            assert not sample("weir_prompt_estimate_ratio_count", {"model": "m"})
+            assert not house.registry.get_sample_value("weir_prompt_estimate_ratio_count", {"model": "m"})
             assert (await house.ask().over()).status == 200
             assert house.rooms.estimator.estimate("m", much) != untaught
-            assert sample("weir_prompt_estimate_ratio_count", {"model": "m"}) == 1
+            assert house.registry.get_sample_value("weir_prompt_estimate_ratio_count", {"model": "m"}) == 1
 
     run(scene)
 

@@ -38,7 +38,7 @@ def test_nothing_of_it_is_seen(*, script: tuple[Step, ...], fields: dict[str, ob
             await house.ask(chat(messages=MESSAGES, user=FIELD, **fields)).over()
             await house.ask(chat(messages=MESSAGES)[:-1], key=KEY).over()
             await house.ask(chat(messages=MESSAGES), key=UNKNOWN_KEY).over()
-            metrics, _ = exposition(house.rooms.telemetry.metrics.registry, "")
+            metrics, _ = exposition(house.registry, "")
             seen = repr(house.logged) + metrics.decode()
             for secret in (PROMPT, COMPLETION, FIELD, KEY, UNKNOWN_KEY, PRINCIPAL.digest, "canary"):
                 assert secret not in seen
@@ -49,10 +49,9 @@ def test_nothing_of_it_is_seen(*, script: tuple[Step, ...], fields: dict[str, ob
 def test_unknown_models_make_no_series() -> None:
     async def scene() -> None:
         async with open_house() as house:
-            registry = house.rooms.telemetry.metrics.registry
 
             def series() -> int:
-                return sum(len(metric.samples) for metric in registry.collect())
+                return sum(len(metric.samples) for metric in house.registry.collect())
 
             await house.ask(chat(model="unknown")).over()
             before = series()
@@ -60,7 +59,7 @@ def test_unknown_models_make_no_series() -> None:
                 assert (await house.ask(chat(model=f"unknown-{number}")).over()).status == 404
             assert series() == before
             assert (
-                registry.get_sample_value(
+                house.registry.get_sample_value(
                     "weir_requests_total",
                     {
                         "team": "search",
@@ -79,10 +78,9 @@ def test_unknown_models_make_no_series() -> None:
 def test_unknown_keys_make_no_series() -> None:
     async def scene() -> None:
         async with open_house() as house:
-            registry = house.rooms.telemetry.metrics.registry
             await house.ask(key="sk-nobody").over()
-            before = sum(len(metric.samples) for metric in registry.collect())
+            before = sum(len(metric.samples) for metric in house.registry.collect())
             await asyncio.gather(*(house.ask(key=f"sk-nobody-{number}").over() for number in range(500)))
-            assert sum(len(metric.samples) for metric in registry.collect()) == before
+            assert sum(len(metric.samples) for metric in house.registry.collect()) == before
 
     run(scene)

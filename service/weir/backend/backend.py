@@ -9,7 +9,9 @@ from weir.core.types import Endpoint, Timeouts
 
 
 class Call(NamedTuple):
-    """One request as it goes upstream: built, never copied. `path` is below the endpoint's URL."""
+    """One request as it goes upstream: built, never copied. `path` is below the endpoint's URL; with // in front it is
+    counted from the server's root.
+    """
 
     path: str
     body: bytes

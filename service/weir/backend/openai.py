@@ -1,4 +1,6 @@
-"""A server that speaks OpenAI's dialect over HTTP: vLLM, Ollama, TGI, LM Studio, llama.cpp, OpenAI itself."""
+"""A model's server over HTTP: vLLM, Ollama, TGI, LM Studio, llama.cpp, OpenAI, Azure, Claude. Which dialect it speaks,
+and which header bears its key, is decided before: see engines.py.
+"""
 
 from types import TracebackType
 from urllib.parse import urlsplit
@@ -45,7 +47,7 @@ class OpenAIBackend:
         pool = self._pools.get(origin)
         if pool is None:
             pool = self._pools[origin] = Pool(origin, idle_seconds=IDLE_SECONDS)
-        query = f"?{url.query}" if url.query else ""
+        query = f"?{endpoint.query}" if endpoint.query else ""
         fixed = {
             "host": url.netloc,
             "content-type": "application/json",
@@ -54,7 +56,9 @@ class OpenAIBackend:
             **dict(endpoint.headers),
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
-        return pool, f"POST {url.path.rstrip('/')}{path}{query} HTTP/1.1\r\n{lines}".encode("latin-1")
+        base = f"{url.path.rstrip('/')}{endpoint.prefix}"
+        place = path[1:] if path.startswith("//") else base + path
+        return pool, f"POST {place}{query} HTTP/1.1\r\n{lines}".encode("latin-1")
 
 
 class _Sending:

@@ -93,6 +93,13 @@ class InvalidValue(BadRequest):
     code = "invalid_value"
 
 
+class NotServed(BadRequest):
+    """Its server does not do such a thing, and nothing that it does can be put into other words for it."""
+
+    code = "unsupported_endpoint"
+    message = "The model does not answer at this address. GET /v1/models lists what there is."
+
+
 class BodyTooLarge(GatewayError):
     status, type, code = 413, "invalid_request_error", "request_too_large"
     outcome = "refused_request"

@@ -85,7 +85,10 @@ class Standing:
 
 @dataclass(slots=True, eq=False)
 class Endpoint:
-    """One upstream address of a model. `in_flight` is the number of requests that this process has there now."""
+    """One upstream address of a model. `in_flight` is the number of requests that this process has there now.
+
+    `prefix` and `query` stand around the path that is asked there: a deployment, and the version of an API.
+    """
 
     url: str
     weight: float = 1.0
@@ -96,6 +99,8 @@ class Endpoint:
     health: HealthCheck | None = None
     ejected: bool = False
     standing: Standing = field(default_factory=Standing, repr=False)
+    prefix: str = ""
+    query: str = ""
 
 
 class Price(NamedTuple):
@@ -131,6 +136,7 @@ class Route:
     places: int | None = None  # how many requests its endpoints take together, None if as many as come
     early_headers: bool = False
     price: Price = FREE
+    serves: frozenset[str] | None = None  # operations that upstream knows itself, None for all; others are translated
 
 
 BURST_SECONDS = 60

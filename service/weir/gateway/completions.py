@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from weir.admission import Admission, Grant
+from weir.admission import Admission
 from weir.auth import Authenticator
-from weir.backend import Call
 from weir.core.asgi import Headers, Receive, Scope, Send
 from weir.core.errors import ClientGone, GatewayError, InternalError, LimitExceeded, Unauthenticated
 from weir.core.exchange import Attempt, Exchange, Trace
+from weir.core.operations import COUNT_TOKENS, Operation
 from weir.core.types import Ask, Route, Window
+from weir.gateway.calls import Calls
 from weir.gateway.clients import Clients
+from weir.gateway.counting import counted_upstream, tell_estimate
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.drain import Drain
 from weir.gateway.head import read_head, request_id
 from weir.gateway.relay import relay
-from weir.gateway.replies import DEGRADED, Reply, limit_headers
-from weir.gateway.request import CompletionRequest, Operation, outgoing, read_body, read_request
+from weir.gateway.replies import DEGRADED, Errors, Reply, limit_headers
+from weir.gateway.request import CompletionRequest, read_body, read_request
 from weir.gateway.turnstile import Turnstile
 from weir.gateway.watch import FIRST_BYTE, Watches
 from weir.gateway.wire import Wire, wire_of
@@ -50,12 +52,13 @@ class Completions:
 
     def __init__(self, operation: Operation, rooms: Rooms) -> None:
         self._operation = operation
+        self._errors = Errors(operation)
         self._rooms = rooms
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange(request_id(scope), self._operation.name, self._rooms.clients.address(scope), scope["path"])
         wire = wire_of(scope, receive, send)
-        reply = Reply(wire, exchange.request_id, last=self._rooms.drain.announced)
+        reply = Reply(wire, exchange.request_id, self._errors, last=self._rooms.drain.announced)
         self._rooms.telemetry.begin(exchange)
         try:
             await self._serve(scope, wire, exchange, reply)
@@ -91,8 +94,14 @@ class Completions:
             exchange.mark_admitted(grant.tokens, grant.shadow_refusals, degraded=grant.degraded)
             rooms.telemetry.stand(exchange, grant.windows)
             meter.most_output = grant.output_tokens * request.choices
-            call_for = partial(self._call, request, grant, exchange)
             reply.limits = [*limit_headers(grant.windows), DEGRADED] if grant.degraded else limit_headers(grant.windows)
+            if self._operation is COUNT_TOKENS and not counted_upstream(route):
+                meter.sent()
+                exchange.status = 200
+                if (rest := tell_estimate(exchange.estimated_input, reply)) is not None:
+                    await rest
+                return
+            calls = Calls(request, grant.output_tokens, exchange.request_id, head.versions, bounded=grant.bounded)
             place = rooms.turnstile.place(principal.team, route.model, route.places, grant.tokens)
             with rooms.watches.answer(wire, route.timeouts) as watch:  # 499, 504
                 async with place as waited:  # 503
@@ -101,9 +110,10 @@ class Completions:
                     if route.early_headers and request.streaming:
                         watch.ping = reply.begin_early
                     on_attempt = partial(self._attempt, exchange, meter, trace)
-                    sending = rooms.dispatch.send(route, call_for, watch, on_attempt, exchange.attempts)
+                    sending = rooms.dispatch.send(route, calls, watch, on_attempt, exchange.attempts)
                     async with sending as response:  # 502, 503, 504
-                        await relay(response, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
+                        heard = calls.heard(response, sending.route)
+                        await relay(heard, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
 
     def _ask(self, request: CompletionRequest, route: Route, exchange: Exchange) -> Ask:
         exchange.model, exchange.streaming = route.model, request.streaming
@@ -111,6 +121,8 @@ class Completions:
             exchange.trace.listener.asked(request.body)
         prompt = self._rooms.estimator.estimate(route.model, request.text_bytes, request.media_tokens)
         exchange.estimated_input = prompt
+        if self._operation is COUNT_TOKENS:
+            prompt = 0  # it takes a request, and of tokens none
         return Ask(route.model, request.model, prompt, request.output_tokens, request.choices, route.default_max_tokens)
 
     def _attempt(self, exchange: Exchange, meter: Meter, trace: Trace, attempt: Attempt) -> Headers:
@@ -118,15 +130,6 @@ class Completions:
         meter.sent()
         exchange.sent = exchange.sent or attempt.began
         return self._rooms.telemetry.headers(trace, attempt)
-
-    def _call(self, request: CompletionRequest, grant: Grant, exchange: Exchange, route: Route) -> Call:
-        """The request as it goes upstream: built, never copied. `route` may be a fallback's."""
-        cap = grant.output_tokens if request.output_tokens is None and (grant.bounded or route.always_cap) else None
-        headers = [
-            (b"accept", b"text/event-stream" if request.streaming else b"application/json"),
-            (b"x-request-id", exchange.request_id.encode()),
-        ]
-        return Call(self._operation.path, outgoing(request, route, cap), headers, route.timeouts)
 
     def _charge(
         self, exchange: Exchange, request: CompletionRequest, meter: Meter, ending: BaseException | None

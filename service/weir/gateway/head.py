@@ -5,10 +5,11 @@ characters and odd Transfer-Encodings (RFC 9112, sections 6.1 and 11.2 on smuggl
 """
 
 import re
+from collections.abc import Mapping
 from random import getrandbits
 from typing import NamedTuple
 
-from weir.core.asgi import Scope
+from weir.core.asgi import Headers, Scope
 from weir.core.errors import BadRequest, HeadersTooLarge, UnsupportedEncoding
 
 HEADERS_MAX = 32 * 1024  # bytes of names and values
@@ -16,7 +17,9 @@ FIELDS_MAX = 100
 TRACESTATE_MAX = 512
 _ONCE = frozenset(
     {b"host", b"content-length", b"content-type", b"authorization", b"content-encoding", b"transfer-encoding"}
+    | {b"x-api-key", b"api-key"}
 )
+_VERSIONS = (b"anthropic-version", b"anthropic-beta")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Ids of nothing but 0 and the version ff are invalid, and then there is no parent.
@@ -24,12 +27,17 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 
 
 class Head(NamedTuple):
-    """What the request path reads of a head. `content_length` in bytes, None for a chunked body."""
+    """What the request path reads of a head. `content_length` in bytes, None for a chunked body.
+
+    `authorization` is a bearer key, however the client's dialect says that. `versions` are Anthropic's headers, which
+    belong to the request as its body does.
+    """
 
     authorization: bytes | None
     content_length: int | None
     traceparent: bytes | None
     tracestate: bytes | None
+    versions: Headers
 
 
 def _bounded(digits: bytes) -> int:
@@ -78,8 +86,15 @@ def read_head(scope: Scope) -> Head:
     state = found.get(b"tracestate")
     traced = trace is not None and _TRACEPARENT.fullmatch(trace) is not None
     return Head(
-        found.get(b"authorization"),
+        found.get(b"authorization") or _other_key(found),
         _bounded(length) if length is not None else None if transfer is not None else 0,
         trace if traced else None,
         state if traced and state is not None and len(state) <= TRACESTATE_MAX else None,
+        [(name, found[name]) for name in _VERSIONS if name in found] if _VERSIONS[0] in found else [],
     )
+
+
+def _other_key(found: Mapping[bytes, bytes]) -> bytes | None:
+    """Anthropic's clients send the key as x-api-key, Azure's as api-key."""
+    key = found.get(b"x-api-key") or found.get(b"api-key")
+    return b"Bearer " + key if key else None

@@ -9,10 +9,11 @@ from weir.backend import BackendResponse, Sink
 from weir.core.asgi import Headers
 from weir.core.errors import UpstreamBusy, UpstreamFailed
 from weir.core.exchange import Exchange, Listener
-from weir.gateway.replies import EVENTS, PING, STREAM_HEADERS, Reply, as_event
+from weir.gateway.replies import EVENTS, PING, STREAM_HEADERS, Reply
 from weir.gateway.watch import CLIENT, UPSTREAM, Watch
 from weir.gateway.wire import Rest, Wire
-from weir.usage import BodyScanner, EventScanner, Meter
+from weir.usage import BodyScanner, Meter
+from weir.usage.typed_scanner import StreamScanner, scanner_for
 
 # A single JSON answer up to here is read whole before its head goes out, so that a cut one is still a clean 502.
 WHOLE_MAX = 1 << 20
@@ -33,7 +34,7 @@ async def relay(
     if response.status != 200:
         await _relay_refusal(response, reply, watch, meter, exchange)
     elif response.content_type.startswith(EVENTS):
-        scanner = meter.scanner = reply.scanner = EventScanner(strip_usage=strip_usage)
+        scanner = meter.scanner = reply.scanner = scanner_for(exchange.operation, strip_usage=strip_usage)
         reply.streaming = True
         await _EventRelay(scanner, reply, watch, exchange).run(response)
         exchange.finish_reason = scanner.finish_reason or ""
@@ -41,6 +42,8 @@ async def relay(
             exchange.outcome, exchange.code = "upstream_error", "error event"
     elif b"json" in response.content_type and not reply.started:
         await _relay_json(response, reply, watch, meter, exchange)
+    elif reply.errors.operation.opaque and not reply.started:
+        await _relay_opaque(response, reply, watch, exchange)
     else:
         meter.refused()
         raise UpstreamFailed(reason=f"200 with content-type {response.content_type[:60]!r}")
@@ -75,7 +78,7 @@ class _EventRelay:
 
     __slots__ = ("_ending", "_exchange", "_reply", "_scanner", "_watch", "_write")
 
-    def __init__(self, scanner: EventScanner, reply: Reply, watch: Watch, exchange: Exchange) -> None:
+    def __init__(self, scanner: StreamScanner, reply: Reply, watch: Watch, exchange: Exchange) -> None:
         self._scanner = scanner
         self._reply = reply
         self._watch = watch
@@ -166,6 +169,25 @@ async def _relay_json(response: BackendResponse, reply: Reply, watch: Watch, met
     await _relay_large(response, reply.wire, watch, scanner, b"".join(parts))
 
 
+async def _relay_opaque(response: BackendResponse, reply: Reply, watch: Watch, exchange: Exchange) -> None:
+    """Sound: there is nothing in it to read, so it is charged by what was asked."""
+    exchange.status = 200
+    while chunk := await response.read():
+        watch.turn(CLIENT)
+        if not reply.started:
+            exchange.mark_answered()
+            if (rest := reply.start(200, response.content_type, response.headers)) is not None:
+                await rest
+            exchange.mark_first_byte()
+        if (rest := reply.wire.write(chunk)) is not None:
+            await rest
+        watch.turn(UPSTREAM)
+    if not reply.started:
+        raise UpstreamFailed(reason="200 without a body")
+    if (rest := reply.wire.write(b"", more=False)) is not None:
+        await rest
+
+
 async def _relay_large(
     response: BackendResponse, wire: Wire, watch: Watch, scanner: BodyScanner, beginning: bytes
 ) -> None:
@@ -200,7 +222,7 @@ async def _relay_refusal(
     exchange.outcome, exchange.code = "upstream_refused", str(status)  # and no first byte: nobody waited for a token
     if reply.started:
         exchange.status = 200
-        if (rest := reply.wire.write(as_event(bytes(body)), more=False)) is not None:
+        if (rest := reply.wire.write(reply.event_of(bytes(body)), more=False)) is not None:
             await rest
         return
     exchange.status = status

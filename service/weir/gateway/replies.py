@@ -5,14 +5,17 @@ an error event and the end of the stream after it.
 import asyncio
 from collections.abc import Sequence
 from math import ceil
+from typing import NamedTuple
 
 import orjson
 
 from weir.core.asgi import Headers
 from weir.core.errors import ClientGone, GatewayError, UpstreamFailed
+from weir.core.operations import CHAT, MESSAGES, RESPONSES, Operation
 from weir.core.types import Window
+from weir.dialect import messages_errors
 from weir.gateway.wire import Rest, Wire
-from weir.usage import EventScanner
+from weir.usage.typed_scanner import StreamScanner
 
 JSON = (b"content-type", b"application/json")
 EVENTS = b"text/event-stream"
@@ -22,6 +25,31 @@ DEGRADED = (b"x-weir-degraded", b"1")  # Redis is away: this process alone decid
 FAREWELL_SECONDS = 5.0
 PING = b": ping\n\n"
 
+
+class Errors(NamedTuple):
+    """How a failure is told in the dialect of an operation: a whole answer, or an event and the end of a stream."""
+
+    operation: Operation
+
+    def body(self, error: GatewayError, request_id: str) -> bytes:
+        if self.operation.dialect == "anthropic":
+            return messages_errors.error_body(error.status, error.text, request_id)
+        return error_body(error)
+
+    def event(self, body: bytes, request_id: str) -> bytes:
+        """An error's body as an event; also an upstream's refusal, where the head of a stream is out already."""
+        try:
+            said = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            said = orjson.loads(self.body(UpstreamFailed(), request_id))
+        if self.operation is RESPONSES and isinstance(said, dict) and isinstance(said.get("error"), dict):
+            # Who reads typed events finds what it looks for, and who looks for `error` too.
+            said = {**said["error"], **said, "type": "error", "sequence_number": 0}
+        typed = self.operation in (MESSAGES, RESPONSES)
+        return (b"event: error\n" if typed else b"") + b"data: " + orjson.dumps(said) + b"\n\n"
+
+
+OPENAI = Errors(CHAT)
 _POLICIES: dict[tuple[str | int, ...], bytes] = {}
 _POLICIES_MAX = 10_000
 
@@ -33,10 +61,12 @@ class Reply:
     connection again.
     """
 
-    __slots__ = ("base", "ended", "limits", "scanner", "started", "streaming", "wire")
+    __slots__ = ("base", "ended", "errors", "limits", "request_id", "scanner", "started", "streaming", "wire")
 
-    def __init__(self, wire: Wire, request_id: str, *, last: bool = False) -> None:
+    def __init__(self, wire: Wire, request_id: str, errors: Errors = OPENAI, *, last: bool = False) -> None:
         self.wire = wire
+        self.errors = errors
+        self.request_id = request_id
         self.base: Headers = [(b"x-request-id", request_id.encode())]
         if last:
             self.base.append(LAST)
@@ -44,7 +74,7 @@ class Reply:
         self.ended = False  # the last byte is written, and may wait for the client
         self.streaming = False
         self.limits: Headers = []
-        self.scanner: EventScanner | None = None
+        self.scanner: StreamScanner | None = None
 
     @property
     def delivered(self) -> bool:
@@ -70,6 +100,10 @@ class Reply:
         self.streaming = True
         return self.start(200, EVENTS, STREAM_HEADERS)
 
+    def event_of(self, body: bytes) -> bytes:
+        """An error's JSON body as an event of this stream."""
+        return self.errors.event(body, self.request_id)
+
     async def fail(self, error: GatewayError, windows: Sequence[Window]) -> None:
         """Whichever way is still open; bounded in time, because the client may be the one that does not read."""
         if isinstance(error, ClientGone) or self.ended or (self.started and not self.streaming):
@@ -90,7 +124,7 @@ class Reply:
             return self.wire.write(b"", more=False)
         # A blank line first where an event is half out, or ours would be read as a part of it.
         head = b"\n\n" if self.scanner is not None and self.scanner.half_out else b""
-        return self.wire.write(head + b"data: " + error_body(error) + b"\n\n", more=False)
+        return self.wire.write(head + self.event_of(self.errors.body(error, self.request_id)), more=False)
 
     def _refuse(self, error: GatewayError, windows: Sequence[Window]) -> Rest:
         headers = retry_headers(error)
@@ -98,7 +132,7 @@ class Reply:
             self.limits = limit_headers(windows)
         if error.status in (400, 408, 413, 431) and LAST not in self.base:
             headers.append(LAST)  # what is left of the request is not worth reading
-        return self.answer(error.status, JSON[1], headers, error_body(error))
+        return self.answer(error.status, JSON[1], headers, self.errors.body(error, self.request_id))
 
 
 def error_body(error: GatewayError) -> bytes:
@@ -106,15 +140,6 @@ def error_body(error: GatewayError) -> bytes:
     return orjson.dumps(
         {"error": {"message": error.text, "type": error.type, "param": error.param, "code": error.code}}
     )
-
-
-def as_event(body: bytes) -> bytes:
-    """A JSON answer as one event: an upstream's refusal where the head of a stream is out already."""
-    try:
-        body = orjson.dumps(orjson.loads(body))
-    except orjson.JSONDecodeError:
-        body = error_body(UpstreamFailed())
-    return b"data: " + body + b"\n\n"
 
 
 def retry_headers(error: GatewayError) -> Headers:

@@ -1,11 +1,13 @@
 """Reads a request's body once, for the few fields that we decide on; the bytes themselves stay as they came."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
 from weir.core.errors import BodyTooLarge, ClientGone, InvalidValue, MalformedBody
+from weir.core.operations import CHAT, Operation
 from weir.core.types import Route
 from weir.gateway.splice import DECIDED_ON, refuse_duplicates, replace
 from weir.gateway.watch import Watches
@@ -15,26 +17,12 @@ CHOICES_MAX = 128  # OpenAI's own bound for `n`
 OUTPUT_MAX = 2**31 - 1
 MEDIA_TOKENS = 1000  # reserved for an image or a sound; what it really was is settled
 _DECIDED_ON = frozenset(DECIDED_ON)
-_MEDIA = (b"image_url", b"input_audio", b'"file_data"')
+# Where none of these stands, there is nothing but text. A data URL begins with "data:", whatever holds it.
+_MEDIA = (b"image_url", b"input_audio", b'"file_data"', b'"base64"', b'"data:', b'"url"')
+_TEXTUAL = frozenset({"text", "input_text", "output_text", "tool_use", "thinking", "redacted_thinking", "refusal"})
 
 # A request body is other people's JSON, of any shape: Any is its honest type.
 Json = dict[str, Any]
-
-
-class Operation(NamedTuple):
-    """One kind of request. `required` holds the prompt; `generates` says that it answers in tokens."""
-
-    name: str
-    path: str
-    required: str
-    generates: bool = True
-
-
-OPERATIONS = (
-    Operation("chat", "/chat/completions", "messages"),
-    Operation("text_completion", "/completions", "prompt"),
-    Operation("embeddings", "/embeddings", "input", generates=False),
-)
 
 
 @dataclass(slots=True)
@@ -98,7 +86,7 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
     if not isinstance(model, str) or not model:
         raise InvalidValue("'model' must be the name of a model; GET /v1/models lists them.", param="model")
     _check_prompt(operation, fields)
-    streaming = _boolean(fields, "stream") and operation.generates
+    streaming = _boolean(fields, "stream") and operation.streams
     refuse_duplicates(body, fields)
     media = _media(body, fields)
     return CompletionRequest(
@@ -106,9 +94,9 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
         body=body,
         model=model,
         streaming=streaming,
-        wants_usage=streaming and _wants_usage(fields),
-        output_tokens=_output_tokens(fields) if operation.generates else 0,
-        choices=_choices(operation, fields) if operation.generates else 1,
+        wants_usage=streaming and (not operation.opt_in_usage or _wants_usage(fields)),
+        output_tokens=_output_tokens(operation, fields) if operation.generates else 0,
+        choices=_choices(operation, fields) if operation.opt_in_usage else 1,
         text_bytes=len(body) - media[0],
         media_tokens=media[1],
         present=_DECIDED_ON & fields.keys(),
@@ -128,7 +116,7 @@ def outgoing(request: CompletionRequest, route: Route, cap: int | None) -> bytes
         # A client cannot switch accounting off; the chunk it did not ask for is taken out again.
         changes["stream_options"] = {**(request.stream_options or {}), "include_usage": True}
     if cap is not None:
-        changes[route.max_tokens_field if request.operation.name == "chat" else "max_tokens"] = cap
+        changes[route.max_tokens_field if request.operation is CHAT else request.operation.caps[0]] = cap
     return replace(request.body, changes, request.present) if changes else request.body
 
 
@@ -137,7 +125,7 @@ def _too_large(most: int) -> str:
 
 
 def _check_prompt(operation: Operation, fields: Json) -> None:
-    name = operation.required
+    name = operation.prompt
     if fields.get(name) is None:
         raise InvalidValue(f"'{name}' is missing.", param=name)
     value = fields[name]
@@ -164,15 +152,18 @@ def _wants_usage(fields: Json) -> bool:
     return _boolean(options, "include_usage")
 
 
-def _output_tokens(fields: Json) -> int | None:
+def _output_tokens(operation: Operation, fields: Json) -> int | None:
     """The larger of both names: reserving the smaller would let the other pass unpaid."""
-    given = [_whole(fields, name, 1, OUTPUT_MAX) for name in ("max_tokens", "max_completion_tokens")]
-    return max((value for value in given if value is not None), default=None)
+    given = [_whole(fields, name, 1, OUTPUT_MAX) for name in operation.caps]
+    most = max((value for value in given if value is not None), default=None)
+    if most is None and operation.dialect == "anthropic":  # there it is no option
+        raise InvalidValue("'max_tokens' is missing: how many tokens the answer may have.", param="max_tokens")
+    return most
 
 
 def _choices(operation: Operation, fields: Json) -> int:
     most = max(_whole(fields, "n", 1, CHOICES_MAX) or 1, _whole(fields, "best_of", 1, CHOICES_MAX) or 1)
-    prompt = fields["prompt"] if operation.required == "prompt" else None
+    prompt = fields["prompt"] if operation.prompt == "prompt" else None
     # A list of texts, or of lists of tokens, is as many prompts; a list of numbers is one.
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
     return most * prompts
@@ -192,15 +183,31 @@ def _media(body: bytes, fields: Json) -> tuple[int, int]:
     if not any(mark in body for mark in _MEDIA):
         return 0, 0
     size = count = 0
-    messages = fields.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else ():
-            if not isinstance(part, dict) or part.get("type") in (None, "text"):
-                continue
-            count += 1
-            inner = part.get(str(part["type"]))
-            values = inner.values() if isinstance(inner, dict) else (inner,)
-            # Only what is long is data; a short one is an address or a name.
-            size += sum(len(value) for value in values if isinstance(value, str) and len(value) > 256)
+    for part in _parts(fields.get("messages")):
+        size, count = size + _data_in(part), count + 1
+    for part in _parts(fields.get("input")):
+        size, count = size + _data_in(part), count + 1
     return min(size, len(body)), count * MEDIA_TOKENS
+
+
+def _parts(said: Any, depth: int = 3) -> Iterator[Json]:
+    """Whatever is no text among a conversation's parts: of its messages, and of the results of tools in them."""
+    if not depth or not isinstance(said, list):
+        return
+    for one in said:
+        if not isinstance(one, dict):
+            continue
+        inner = one.get("content", one.get("output"))
+        if isinstance(inner, list):
+            yield from _parts(inner, depth - 1)
+        elif "role" not in one and str(one.get("type", "text")) not in _TEXTUAL and not isinstance(inner, str):
+            yield one
+
+
+def _data_in(part: Json) -> int:
+    """Bytes of data, and neither of an address nor of a name: those are short; nor of a document that is text."""
+    inner = part.get(str(part.get("type")), part.get("source"))
+    values = inner.values() if isinstance(inner, dict) else part.values()
+    if isinstance(inner, dict) and inner.get("type") == "text":
+        return 0
+    return sum(len(value) for value in values if isinstance(value, str) and len(value) > 256)

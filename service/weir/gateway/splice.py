@@ -11,7 +11,9 @@ import orjson
 
 from weir.core.errors import InvalidValue
 
-DECIDED_ON = ("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "best_of")
+DECIDED_ON = (
+    *("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"),
+)
 _LITERAL = {name: b'"' + name.encode() + b'"' for name in DECIDED_ON}
 # A letter written as \u00XX: no encoder does that, but somebody who hides a second "model" might.
 _ESCAPED_LETTER = re.compile(rb"\\u00[4567]")

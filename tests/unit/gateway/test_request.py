@@ -12,12 +12,12 @@ from tests.fakes.client import wire_of_client
 from tests.fakes.clock import run
 from weir.core.asgi import Message
 from weir.core.errors import BadRequest, BodyTooLarge, ClientGone, InvalidValue, MalformedBody
+from weir.core.operations import CHAT, EMBEDDINGS, OPERATIONS, TEXT, Operation
 from weir.core.types import Endpoint, Route
-from weir.gateway.request import OPERATIONS, CompletionRequest, Operation, outgoing, read_body, read_request
+from weir.gateway.request import CompletionRequest, outgoing, read_body, read_request
 from weir.gateway.watch import Watches
 
 LAW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-CHAT, TEXT, EMBEDDINGS = OPERATIONS
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -242,7 +242,7 @@ FIELDS = ("model", "messages", "prompt", "input", "stream", "stream_options", "n
 @given(st.sampled_from(OPERATIONS), st.dictionaries(st.sampled_from(FIELDS), ANYTHING), st.booleans())
 def test_any_object_is_read_or_refused(operation: Operation, fields: dict[str, Any], whole: bool) -> None:
     """A body is other people's JSON: whatever its shape, the worst is a 400."""
-    sent = orjson.dumps({"model": "m", operation.required: HELLO} | fields if whole else fields)
+    sent = orjson.dumps({"model": "m", operation.prompt: HELLO} | fields if whole else fields)
     try:
         request = read_request(operation, sent)
     except BadRequest:

@@ -1,0 +1,97 @@
+"""A client's request as it goes upstream, in the words of whichever server gets it; and its answer in the client's."""
+
+from weir.backend import BackendResponse, Call, Sink
+from weir.core.asgi import Headers
+from weir.core.errors import UpstreamFailed
+from weir.core.operations import MESSAGES
+from weir.core.sse import TooLong
+from weir.core.types import Route
+from weir.dialect.between import translate
+from weir.dialect.translation import Translation
+from weir.gateway.replies import EVENTS
+from weir.gateway.request import CompletionRequest, outgoing
+
+ANSWER_MAX = 64 << 20  # bytes of a single answer that is put into other words, so held whole
+VERSION = (b"anthropic-version", b"2023-06-01")
+_EVENTS, _JSON, _ANYTHING = ((b"accept", kind) for kind in (EVENTS, b"application/json", b"*/*"))
+
+
+class Calls:
+    """Call it with a route, which may be a fallback's: the request for that, built and never copied.
+
+    `cap` is the output tokens per choice that were reserved for a client who named none, and `bounded` says that its
+    limits depend on it. `versions` are Anthropic's headers as the client sent them.
+    """
+
+    __slots__ = ("_bounded", "_cap", "_headers", "_request", "_translations", "_versions")
+
+    def __init__(
+        self, request: CompletionRequest, cap: int, request_id: str, versions: Headers, *, bounded: bool
+    ) -> None:
+        self._request = request
+        self._cap = cap if request.output_tokens is None else None
+        self._bounded = bounded
+        self._versions = versions
+        accept = _EVENTS if request.streaming else _ANYTHING if request.operation.opaque else _JSON
+        self._headers: Headers = [accept, (b"x-request-id", request_id.encode())]
+        self._translations: dict[str, Translation] = {}
+
+    def __call__(self, route: Route) -> Call:
+        """Raises NotServed, InvalidValue."""
+        request = self._request
+        operation = request.operation
+        body = outgoing(request, route, self._cap if self._bounded or route.always_cap else None)
+        path = operation.path
+        if route.serves is not None and operation.name not in route.serves:
+            translation = self._translations[route.model] = translate(
+                operation.name,
+                body,
+                route.serves,
+                max_tokens_field=route.max_tokens_field,
+                default_max_tokens=route.default_max_tokens,
+            )
+            path, body = translation.path, translation.body
+        headers = self._headers
+        if path.startswith(MESSAGES.path):
+            headers = [*headers, *(self._versions or [VERSION])]
+        return Call(path, body, headers, route.timeouts)
+
+    def heard(self, response: BackendResponse, route: Route) -> BackendResponse:
+        """The answer of this route's server in the client's own dialect."""
+        translation = self._translations.get(route.model)
+        return response if translation is None else _Translated(response, translation)
+
+
+class _Translated:
+    """See `BackendResponse`. Events are passed on as they come, a single answer when it is whole."""
+
+    __slots__ = ("_done", "_response", "_translation", "content_type", "headers", "status")
+
+    def __init__(self, response: BackendResponse, translation: Translation) -> None:
+        self._response = response
+        self._translation = translation
+        self._done = False
+        self.status, self.content_type, self.headers = response.status, response.content_type, response.headers
+
+    async def read(self) -> bytes:
+        if self._done or b"json" not in self.content_type:
+            return await self._response.read()
+        whole = bytearray()
+        while chunk := await self._response.read():
+            whole += chunk
+            if len(whole) > ANSWER_MAX:
+                raise UpstreamFailed(reason=f"an answer above {ANSWER_MAX} bytes")
+        self._done = True
+        if self.status == 200:
+            return self._translation.answer(bytes(whole))
+        return self._translation.refusal(self.status, bytes(whole))
+
+    async def pump(self, sink: Sink) -> None:
+        events = self._translation.events()
+        try:
+            # Also where nothing comes of a piece: whoever watches must hear that upstream lives.
+            await self._response.pump(lambda chunk: sink(events.feed(chunk)))
+            if (end := events.flush()) and (rest := sink(end)) is not None:
+                await rest
+        except TooLong as error:
+            raise UpstreamFailed(reason="an event without an end") from error
