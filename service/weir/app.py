@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from weir import __version__
@@ -28,6 +29,7 @@ from weir.core.operations import OPERATIONS
 from weir.core.tasks import Tasks
 from weir.gateway.clients import Clients
 from weir.gateway.completions import Completions, Rooms
+from weir.gateway.cors import Cors
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.door import Door
 from weir.gateway.drain import Drain
@@ -137,6 +139,7 @@ class _House:
             ),
             clients=Clients(settings.server.trusted_proxies),
             max_body_bytes=settings.server.max_body_bytes,
+            cors=Cors(settings.server.cors_origins) if settings.server.cors_origins else None,
         )
         needs_redis = settings.redis.on_outage == "closed"
         self.ready = _Readiness(self.rooms.drain, self.limits.commands, needs_redis=needs_redis)
@@ -171,13 +174,18 @@ class _House:
         rest = public.create(api, docs=self._settings.server.docs)
         operations = ops.create(
             why_not_ready=self.ready.why_not,
-            exposition=self._exposition,
+            catch_up=self.telemetry.catch_up,
+            exposition=partial(exposition, self.telemetry.metrics.registry),
             drain=self.stop.set,
             requests=UnderWay(self.telemetry.live, self._settings.server.workers),
         )
         for app in (rest, operations):
             self.telemetry.instrument(app)
-        return Door(hot, WithHeaders(rest, rooms.drain.headers_of)), Door({}, operations)
+        return Door(hot, self._for_browsers(WithHeaders(rest, rooms.drain.headers_of))), Door({}, operations)
+
+    def _for_browsers(self, rest: App) -> App:
+        cors = self.rooms.cors
+        return rest if cors is None else cors.preflight(WithHeaders(rest, cors.headers_of))
 
     async def end(self) -> None:
         """Everything in its order: Redis last, so that the last settlement is heard."""
@@ -190,11 +198,6 @@ class _House:
         await self.limits.close()
         self.telemetry.catch_up()
         await asyncio.to_thread(self.telemetry.close)
-
-    async def _exposition(self, accept: str) -> tuple[bytes, str]:
-        self.telemetry.catch_up()
-        # In a thread: 10,000 series take 130 ms to write.
-        return await asyncio.to_thread(exposition, self.telemetry.metrics.registry, accept)
 
     def _redis_changed(self, up: bool, why: str) -> None:  # noqa: FBT001 - a callback's form
         self.telemetry.redis_changed(up, why)

@@ -81,6 +81,12 @@ def _is_network(text: str) -> str:
     return text
 
 
+def _is_origin(text: str) -> str:
+    if text == "*" or re.fullmatch(r"https?://[^/\s?#@*]+", text):
+        return text.lower()
+    raise ValueError("is no origin like https://chat.example.com, without a path; * stands for all of them")
+
+
 def _http_address(url: str, whose: str, secret_goes_to: str) -> str:
     # What urllib says of a bad address may quote it, and half of a password is easily taken for a port.
     try:
@@ -118,6 +124,9 @@ class Server(Section):
     wait_seconds: Seconds = 10.0
     trusted_proxies: tuple[Annotated[str, AfterValidator(_is_network)], ...] = ()  # whose X-Forwarded-For counts
     docs: bool = True  # /docs and /openapi.json
+    cors_origins: tuple[
+        Annotated[str, AfterValidator(_is_origin)], ...
+    ] = ()  # pages in browsers that may call; * is all
 
 
 class Redis(Section):
@@ -433,6 +442,8 @@ def remarks(settings: Settings) -> list[str]:
         for name in model.fallbacks
         if name not in names - {model.name}
     ]
+    if "*" in settings.server.cors_origins:
+        found.append("any page that somebody opens may call with a key that it knows, as server.cors_origins says *")
     if settings.telemetry.capture_content and settings.telemetry.otlp_endpoint:
         found.append("prompts and answers of sampled requests go to the collector, as telemetry.capture_content says")
     return found

@@ -253,13 +253,12 @@ class TestOps:
         async def scene() -> None:
             reasons: list[str | None] = [None]
             drained: list[bool] = []
-
-            async def exposition(accept: str) -> tuple[bytes, str]:
-                return f"for {accept}".encode(), "text/plain; version=9"
+            caught_up: list[bool] = []
 
             app = ops.create(
                 why_not_ready=lambda: reasons[0],
-                exposition=exposition,
+                catch_up=lambda: caught_up.append(True),
+                exposition=lambda accept: (f"for {accept}".encode(), "text/plain; version=9"),
                 drain=lambda: drained.append(True),
                 requests=lambda limit: {"requests": [limit]},
             )
@@ -272,7 +271,7 @@ class TestOps:
                 assert "it is draining" in answer.text
                 assert (await client.get("/livez")).status_code == 200
                 metrics = await client.get("/metrics", headers={"accept": "x/y"})
-                assert metrics.text == "for x/y"
+                assert (metrics.text, caught_up) == ("for x/y", [True])
                 assert metrics.headers["content-type"].startswith("text/plain; version=9")
                 assert (await client.get("/requests")).json() == {"requests": [50]}
                 assert (await client.get("/requests?limit=3")).json() == {"requests": [3]}

@@ -13,8 +13,11 @@ from weir.core.errors import BadRequest, GatewayError, InternalError, MethodNotA
 _log = logging.getLogger("weir.api")
 
 
-def install(app: FastAPI) -> None:
-    """Every way to fail as OpenAI's error object."""
+API = "The API is under /v1, described at /docs."
+
+
+def install(app: FastAPI, hint: str = API) -> None:
+    """Every way to fail as OpenAI's error object. `hint` is for who asked at an address that there is not."""
 
     @app.exception_handler(GatewayError)
     async def refused(_: Request, error: GatewayError) -> JSONResponse:
@@ -24,7 +27,7 @@ def install(app: FastAPI) -> None:
     async def not_here(request: Request, error: HTTPException) -> JSONResponse:
         path = request.url.path
         if error.status_code == 404:
-            return as_response(NotFound(f"There is nothing at {path[:200]}. The API is under /v1, described at /docs."))
+            return as_response(NotFound(f"There is nothing at {path[:200]}. {hint}"))
         if error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "another method")
             answer = as_response(MethodNotAllowed(f"{path[:200]} does not take {request.method}, but {allowed}."))

@@ -13,6 +13,7 @@ from weir.core.types import Principal, Route, Window
 from weir.routing import RouteTable
 
 CREATED = 1_700_000_000  # OpenAI's field is a date; ours are configured, not made
+CREATED_AT = "2023-11-14T22:13:20Z"  # the same in Anthropic's form
 
 Json = dict[str, Any]
 
@@ -36,7 +37,9 @@ def router(
         principal, _ = await caller(request, response)
         named = dict(routes.names())
         allowed = await _allowed(auth, principal, named)
-        return {"object": "list", "data": [_model(name, named[name]) for name in named if name in allowed]}
+        data = [_model(name, named[name]) for name in named if name in allowed]
+        ends = {"first_id": data[0]["id"] if data else None, "last_id": data[-1]["id"] if data else None}
+        return {"object": "list", "data": data, "has_more": False, **ends}
 
     @api.get("/models/{model:path}", summary="One model")
     async def model(model: str, request: Request, response: Response) -> Json:
@@ -66,7 +69,16 @@ async def _allowed(auth: Authenticator, principal: Principal, named: dict[str, R
 
 
 def _model(name: str, route: Route) -> Json:
-    return {"id": name, "object": "model", "created": CREATED, "owned_by": route.owned_by}
+    """OpenAI's fields and Anthropic's in one: each client finds its own."""
+    return {
+        "id": name,
+        "object": "model",
+        "created": CREATED,
+        "owned_by": route.owned_by,
+        "type": "model",
+        "display_name": name,
+        "created_at": CREATED_AT,
+    }
 
 
 def _limit(window: Window) -> Json:

@@ -1,12 +1,28 @@
 """The FastAPI application of the data port. Hot paths never come here, but they are documented here."""
 
+from html import escape
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse
 
 from weir import __version__
 from weir.api.errors import install
 from weir.core.errors import MethodNotAllowed
+from weir.core.operations import (
+    CHAT,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    IMAGE,
+    MESSAGES,
+    MODERATIONS,
+    OPERATIONS,
+    RERANK,
+    RESPONSES,
+    SPEECH,
+    TEXT,
+    Operation,
+)
 
 Json = dict[str, Any]
 
@@ -31,7 +47,11 @@ def create(api: APIRouter, *, docs: bool) -> FastAPI:
     app.include_router(api, include_in_schema=False)
 
     @app.get("/", include_in_schema=False)
-    async def what_is_this() -> Json:
+    async def what_is_this(request: Request) -> Any:
+        if "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(
+                _PAGE.format(base=escape(str(request.base_url).rstrip("/")), docs=_DOCS if docs else "")
+            )
         return {
             "name": "weir",
             "version": __version__,
@@ -65,6 +85,15 @@ def create(api: APIRouter, *, docs: bool) -> FastAPI:
     return app
 
 
+_DOCS = '<p>Every address and field: <a href="/docs">/docs</a>.</p>'
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Weir</title>
+<style>body{{font:16px/1.5 system-ui;max-width:42em;margin:4em auto;padding:0 1em}}pre{{overflow:auto}}</style>
+<h1>Weir</h1><p>One endpoint for every model. Give your client this address and your team's key:</p>
+<pre>OPENAI_BASE_URL={base}/v1
+ANTHROPIC_BASE_URL={base}</pre>
+<pre>curl {base}/v1/models -H "Authorization: Bearer $KEY"</pre>{docs}</html>
+"""
+
 # What each status of our own says; OpenAPI lists them with every operation that can give it.
 REFUSALS = {
     "400": "The request cannot be understood; `param` names the field.",
@@ -94,10 +123,25 @@ _ERROR: Json = {
 }
 
 
-def refusals(*statuses: str) -> Json:
+_MESSAGES_ERROR: Json = {
+    "type": "object",
+    "required": ["type", "error"],
+    "properties": {
+        "type": {"const": "error"},
+        "error": {
+            "type": "object",
+            "required": ["type", "message"],
+            "properties": {name: {"type": "string"} for name in ("type", "message")},
+        },
+        "request_id": {"type": ["string", "null"]},
+    },
+}
+
+
+def refusals(*statuses: str, form: Json = _ERROR) -> Json:
     """OpenAPI's responses for these statuses."""
     return {
-        status: {"description": REFUSALS[status], "content": {"application/json": {"schema": _ERROR}}}
+        status: {"description": REFUSALS[status], "content": {"application/json": {"schema": form}}}
         for status in statuses
     }
 
@@ -117,42 +161,43 @@ def _hot_paths() -> Json:
         },
     }
     texts: Json = {"oneOf": [text, {"type": "array", "items": {}, "minItems": 1}]}
-    return {
-        "/v1/chat/completions": _operation(
-            "Chat with a model",
-            "messages",
-            {"type": "array", "items": {"type": "object"}, "minItems": 1},
-            {**generating, "max_completion_tokens": tokens},
-            streams=True,
-        ),
-        "/v1/completions": _operation(
-            "Complete a text", "prompt", texts, {**generating, "best_of": choices}, streams=True
-        ),
-        "/v1/embeddings": _operation("Embed texts", "input", texts, {}, streams=False),
+    some: Json = {"type": "array", "items": {"type": "object"}, "minItems": 1}
+    stream: Json = {"stream": {"type": ["boolean", "null"]}}
+    cap: Json = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
+    described = {
+        CHAT: ("Chat with a model", some, {**generating, "max_completion_tokens": tokens}),
+        TEXT: ("Complete a text", texts, {**generating, "best_of": choices}),
+        RESPONSES: ("Responses API, of what is stateless", texts, {**stream, "max_output_tokens": tokens}),
+        MESSAGES: ("Messages API of Anthropic", some, {**stream, "max_tokens": cap}),
+        COUNT_TOKENS: ("Count the tokens of a Messages request", some, {}),
+        EMBEDDINGS: ("Embed texts", texts, {}),
+        RERANK: ("Order documents by a query", texts, {"query": text}),
+        MODERATIONS: ("Classify texts", texts, {}),
+        IMAGE: ("Make images", texts, stream),
+        SPEECH: ("Speak a text", texts, {"voice": {}}),
     }
+    return {f"/v1{one.path}": _operation(one, *described[one]) for one in OPERATIONS}
 
 
-def _operation(summary: str, required: str, form: Json, fields: Json, *, streams: bool) -> Json:
+def _operation(operation: Operation, summary: str, form: Json, fields: Json) -> Json:
     body = {
         "type": "object",
-        "required": ["model", required],
+        "required": ["model", operation.prompt, *(("max_tokens",) if operation is MESSAGES else ())],
         "properties": {
             "model": {"type": "string", "minLength": 1, "description": "GET /v1/models lists them."},
-            required: form,
+            operation.prompt: form,
             **fields,
         },
         "additionalProperties": True,
     }
-    answer: Json = {"application/json": {"schema": {"type": "object"}}}
-    if streams:
+    answer: Json = {"*/*": {}} if operation.opaque else {"application/json": {"schema": {"type": "object"}}}
+    if operation.streams:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
+    errors = refusals(*REFUSALS, form=_MESSAGES_ERROR if operation.dialect == "anthropic" else _ERROR)
     return {
         "post": {
             "summary": summary,
             "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
-            "responses": {
-                "200": {"description": "The model's answer, as it came.", "content": answer},
-                **refusals(*REFUSALS),
-            },
+            "responses": {"200": {"description": "The model's answer.", "content": answer}, **errors},
         }
     }

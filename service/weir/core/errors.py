@@ -57,7 +57,8 @@ class Unauthenticated(GatewayError):
 
 class KeyMissing(Unauthenticated):
     message = (
-        "Incorrect API key provided: there is none in this request. Send it as 'Authorization: Bearer <your key>'."
+        "Incorrect API key provided: there is none in this request. Send it as 'Authorization: Bearer <your key>', "
+        "or as 'x-api-key'."
     )
 
 

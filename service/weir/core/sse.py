@@ -37,7 +37,9 @@ class EventReader:
         """Raises TooLong."""
         held = self._held
         held += chunk
-        if not self._started and len(held) >= len(_BOM):
+        if not self._started:
+            if len(held) < len(_BOM) and _BOM.startswith(bytes(held)):
+                return  # it may be one yet
             self._started = True
             if held.startswith(_BOM):
                 del held[: len(_BOM)]
@@ -54,7 +56,7 @@ class EventReader:
 
     def flush(self) -> Event | None:
         """The stream has ended: a last event without its blank line, if there is one."""
-        event = _event(bytes(self._held.removeprefix(_BOM)))
+        event = _event(bytes(self._held))
         self._held.clear()
         return event
 

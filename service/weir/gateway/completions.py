@@ -15,6 +15,7 @@ from weir.core.operations import COUNT_TOKENS, Operation
 from weir.core.types import Ask, Route, Window
 from weir.gateway.calls import Calls
 from weir.gateway.clients import Clients
+from weir.gateway.cors import Cors
 from weir.gateway.counting import counted_upstream, tell_estimate
 from weir.gateway.dispatch import Dispatch
 from weir.gateway.drain import Drain
@@ -45,6 +46,7 @@ class Rooms:
     turnstile: Turnstile
     clients: Clients
     max_body_bytes: int
+    cors: Cors | None = None
 
 
 class Completions:
@@ -59,6 +61,8 @@ class Completions:
         exchange = Exchange(request_id(scope), self._operation.name, self._rooms.clients.address(scope), scope["path"])
         wire = wire_of(scope, receive, send)
         reply = Reply(wire, exchange.request_id, self._errors, last=self._rooms.drain.announced)
+        if self._rooms.cors is not None:
+            reply.base += self._rooms.cors.headers_of(scope)
         self._rooms.telemetry.begin(exchange)
         try:
             await self._serve(scope, wire, exchange, reply)

@@ -16,7 +16,11 @@ def test_a_scrape_does_not_hold_the_loop() -> None:
         return b"weir_in_flight_requests 0.0\n", "text/plain"
 
     app = ops.create(
-        why_not_ready=lambda: None, exposition=exposition, drain=lambda: None, requests=lambda limit: {"limit": limit}
+        why_not_ready=lambda: None,
+        catch_up=lambda: None,
+        exposition=exposition,
+        drain=lambda: None,
+        requests=lambda limit: {"limit": limit},
     )
 
     async def scene() -> float:

@@ -517,14 +517,16 @@ class TestTheFastApiSide:
             set_global_textmap(before)
 
     def test_what_is_asked_for_ever_has_none(self, make: Callable[..., Made]) -> None:
-        app = ops.create(why_not_ready=lambda: None, exposition=nothing_exposed, drain=print, requests=lambda _: {})
+        app = ops.create(
+            why_not_ready=lambda: None,
+            catch_up=print,
+            exposition=lambda _: (b"", "text/plain"),
+            drain=print,
+            requests=lambda _: {},
+        )
         paths = ("/livez", "/readyz", "/metrics", "/requests", "/models/metrics-of-mine")
         spans = self.asked(make(), app, *paths)
         assert [attributes(span)["url.path"] for span in spans] == ["/requests", "/models/metrics-of-mine"]
-
-
-async def nothing_exposed(_: str) -> tuple[bytes, str]:
-    return b"", "text/plain"
 
 
 class TestWhoPaysForIt:
