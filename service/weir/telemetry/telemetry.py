@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -82,17 +83,18 @@ class Telemetry:
     def catch_up(self) -> None:
         """Write down what is finished; in the loop's thread. Whoever reads the metrics calls it first."""
         finished, self._finished = self._finished, []
+        to_wall = time() - perf_counter()
         for exchange in finished:
-            self._write(exchange)
+            self._write(exchange, to_wall)
         self.metrics.in_flight.set(len(self.live))
 
-    def _write(self, exchange: Exchange) -> None:
+    def _write(self, exchange: Exchange, to_wall: float) -> None:
         self.metrics.record(exchange)
         if self._tracing is not None:
             self._tracing.record(exchange)
         level: Level = "info" if self.levels.plain else self.levels.of(exchange.principal)
         if level == "info" or shows(level, exchange):
-            self._log.whole(_line(exchange))
+            self._log.whole(_line(exchange, to_wall))
         if level == "debug":
             self._log.whole(details(exchange), "debug")
 
@@ -167,10 +169,11 @@ class Telemetry:
         self._log.warning(event, **fields)
 
 
-def _line(exchange: Exchange) -> dict[str, Any]:
+def _line(exchange: Exchange, to_wall: float) -> dict[str, Any]:
     """The one line of a request; what stands behind the tokens only where there is something to say."""
     principal, first, trace = exchange.principal, exchange.first_byte, exchange.trace
     line: dict[str, Any] = {
+        "timestamp": datetime.fromtimestamp(exchange.ended + to_wall, UTC),
         "event": "request",
         "request_id": exchange.request_id,
         "trace_id": (trace.trace_id or None) if trace else None,

@@ -1,9 +1,12 @@
 """Log lines: JSON on a pipe, one a request, and nothing in them that is a secret or a prompt."""
 
+import asyncio
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from weir.core.types import Principal
 from weir.telemetry import Telemetry
 from weir.telemetry.logs import configure
 from weir.telemetry.metrics import Metrics
+from weir.telemetry.telemetry import RECORD_MAX
 
 CANARY = "canary-of-a-prompt"
 
@@ -85,6 +89,13 @@ class TestRequestLine:
         assert line["level"] == "info"
         assert line["timestamp"].endswith("Z")
 
+    def test_bears_the_moment_of_its_end(self, pipe: Pipe) -> None:
+        one = exchange()
+        one.ended = time.perf_counter() - 60
+        Telemetry(Metrics()).record(one)
+        age = datetime.now(UTC) - datetime.fromisoformat(pipe.lines[0]["timestamp"])
+        assert 60 <= age.total_seconds() < 90
+
     def test_of_somebody_unknown_has_them_too(self, pipe: Pipe) -> None:
         one = Exchange("id-1", "chat", ended=1.0)
         one.status, one.outcome, one.code, one.reason = 401, "refused_key", "invalid_api_key", "unknown"
@@ -103,6 +114,37 @@ class TestRequestLine:
         one.shadow_refusals = ("key requests",)
         Telemetry(Metrics()).record(one)
         assert pipe.lines[0]["shadow_refusals"] == ["key requests"]
+
+
+def counted(telemetry: Telemetry) -> float | None:
+    return telemetry.metrics.registry.get_sample_value("weir_overhead_seconds_count")
+
+
+class TestTogether:
+    """Inside of a loop, where requests are served."""
+
+    def test_a_few_wait_for_each_other_and_not_for_long(self, pipe: Pipe) -> None:
+        async def scene() -> None:
+            telemetry = Telemetry(Metrics())
+            for _ in range(RECORD_MAX - 1):
+                telemetry.record(exchange())
+            assert counted(telemetry) == 0
+            async with asyncio.timeout(10):
+                while len(pipe.lines) < RECORD_MAX - 1:
+                    await asyncio.sleep(0.01)
+
+        asyncio.run(scene())
+
+    def test_many_do_not_wait(self, pipe: Pipe) -> None:
+        async def scene() -> None:
+            telemetry = Telemetry(Metrics())
+            for _ in range(3 * RECORD_MAX + 1):
+                telemetry.record(exchange())
+            assert counted(telemetry) == 3 * RECORD_MAX
+            telemetry.catch_up()
+            assert counted(telemetry) == 3 * RECORD_MAX + 1
+
+        asyncio.run(scene())
 
 
 class TestBug:
