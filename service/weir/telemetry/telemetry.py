@@ -83,7 +83,7 @@ class Telemetry:
     def catch_up(self) -> None:
         """Write down what is finished; in the loop's thread. Whoever reads the metrics calls it first."""
         finished, self._finished = self._finished, []
-        to_wall = time() - perf_counter()
+        to_wall = datetime.now(UTC).timestamp() - perf_counter()
         for exchange in finished:
             self._write(exchange, to_wall)
         self.metrics.in_flight.set(len(self.live))
