@@ -13,6 +13,7 @@ from weir.backend.echo import EchoBackend
 from weir.backend.engines import ENGINES, Engine
 from weir.backend.health import HealthChecks
 from weir.backend.openai import OpenAIBackend
+from weir.backend.python import PythonBackend
 from weir.core.errors import StoreUnavailable
 from weir.core.operations import CHAT, EMBEDDINGS, OPERATIONS, TEXT
 from weir.core.types import Endpoint, HealthCheck, Price, Route, Timeouts
@@ -22,7 +23,8 @@ from weir.telemetry import Telemetry
 
 ASSUMED_MAX_TOKENS = 4096
 ALL = frozenset(operation.name for operation in OPERATIONS)
-EMBEDDED = Engine(frozenset({CHAT.name, TEXT.name, EMBEDDINGS.name}))
+EMBEDDED = {"echo": Engine(frozenset({CHAT.name, TEXT.name, EMBEDDINGS.name})), "python": Engine(PythonBackend.serves)}
+SERVERS = "openai"  # the one backend that asks servers, of whatever kind
 PAUSE_FIRST, PAUSE_MAX = 0.1, 5.0  # seconds between attempts to reach Redis
 WRITERS = 16  # teams that are written at a time; a file may have thousands
 # What is compiled at start and stays; everything else of the tree is live.
@@ -40,6 +42,8 @@ class Configured:
         self._telemetry = telemetry
         self._checks = checks
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
+        self._embedded: dict[str, tuple[object, ...]] = {}  # the options of each backend in this process
+        self._replaced: list[Backend] = []  # by a newer configuration; requests may still be under way there
         self._teams_wanted = asyncio.Event()
         self._take(settings)
 
@@ -86,17 +90,23 @@ class Configured:
 
     async def close(self) -> None:
         await self._checks.close()
-        for backend in self.backends.values():
+        for backend in (*self.backends.values(), *self._replaced):
             await backend.close()
 
     def _take(self, settings: Settings) -> None:
+        before, self._embedded = self._embedded, {}
         for model in settings.models:
-            # An embedded backend is one object per model, so that each has its own options.
             name = _backend_name(model)
-            if model.backend == "echo":
-                self.backends[name] = EchoBackend(delay_seconds=model.echo.delay_ms / 1000)
-            elif name not in self.backends:
-                self.backends[name] = OpenAIBackend()
+            if name == SERVERS:
+                self.backends.setdefault(name, OpenAIBackend())
+                continue
+            # An embedded backend is one object per model, so that each has its own options.
+            options = (model.target, model.python, model.echo)
+            self._embedded[name] = options
+            if before.get(name) != options:
+                if name in self.backends:
+                    self._replaced.append(self.backends[name])
+                self.backends[name] = _embedded(model)
         self._endpoints = {
             (model.name, endpoint.url): _kept(
                 self._endpoints.get((model.name, endpoint.url)), _endpoint(model, endpoint)
@@ -108,7 +118,7 @@ class Configured:
 
     def _route(self, model: Model) -> Route:
         endpoints = [self._endpoints[model.name, endpoint.url] for endpoint in model.endpoints]
-        engine = ENGINES[model.kind_of(model.endpoints[0])] if model.endpoints else EMBEDDED
+        engine = ENGINES[model.kind_of(model.endpoints[0])] if model.endpoints else EMBEDDED[model.backend]
         serves = frozenset(model.serves) if model.serves is not None else engine.serves
         timeouts = model.timeouts
         places = [endpoint.max_in_flight for endpoint in endpoints]
@@ -174,8 +184,21 @@ def _endpoint(model: Model, endpoint: EndpointSettings) -> Endpoint:
     )
 
 
+def _embedded(model: Model) -> Backend:
+    if model.target is None:
+        return EchoBackend(delay_seconds=model.echo.delay_ms / 1000)
+    around = model.python
+    return PythonBackend(
+        model.target,
+        chunk_mapper=around.chunk_mapper,
+        pre_hook=around.pre_hook,
+        post_hook=around.post_hook,
+        threads=around.threads,
+    )
+
+
 def _backend_name(model: Model) -> str:
-    return "openai" if model.backend in ("openai", "anthropic") else f"{model.backend} {model.name}"
+    return SERVERS if model.endpoints else f"{model.backend} {model.name}"
 
 
 def _changed(before: Settings, after: Settings, section: str) -> Iterator[str]:

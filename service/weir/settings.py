@@ -32,6 +32,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from weir.auth.records import GLOB, check_team_name, unit_of
 from weir.backend.engines import engine_at
+from weir.backend.python import resolve
 from weir.core.types import BURST_SECONDS, MAX_PER_MINUTE_TIMES_BURST, Limits
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -104,6 +105,12 @@ def _http_address(url: str, whose: str, secret_goes_to: str) -> str:
     if parts.query or parts.fragment:  # it stands in logs and metrics
         raise ValueError(f"{whose} ends with its path; if there is a secret behind the ?, use {secret_goes_to}")
     return url.rstrip("/")
+
+
+def _callable(target: str) -> str:
+    """Imports it: whoever writes a target wants to hear now that there is none."""
+    resolve(target)
+    return target
 
 
 class Server(Section):
@@ -189,12 +196,26 @@ class EchoSettings(Section):
     delay_ms: Annotated[float, Field(ge=0, le=60_000)] = 0.0  # before each word of a stream
 
 
+class PythonSettings(Section):
+    """Around a model that is a Python function: more of "module:callable"."""
+
+    chunk_mapper: str | None = None  # gives the text of a piece that is neither text nor a chunk
+    pre_hook: str | None = None  # sees the request first, and may return another one
+    post_hook: str | None = None  # sees what the function returned, and may return something else
+    threads: Annotated[int, Field(ge=1, le=1024)] = 32  # in which functions run that are not async
+
+    @field_validator("chunk_mapper", "pre_hook", "post_hook")
+    @classmethod
+    def _is_there(cls, target: str | None) -> str | None:
+        return None if target is None else _callable(target)
+
+
 class Model(Section):
     """A name that clients ask for, and what answers to it."""
 
     name: Annotated[str, Field(pattern=MODEL_NAME)]
     aliases: tuple[Annotated[str, Field(pattern=MODEL_NAME)], ...] = ()
-    backend: Literal["openai", "anthropic", "echo"] = "openai"
+    backend: Literal["openai", "anthropic", "echo", "python"] = "openai"
     # What kind of server its endpoints are; absent: what their host's name tells, else generic.
     engine: EngineName | None = None
     # The operations that the server knows itself, where that is not what its kind does: "chat", "messages" and so on.
@@ -214,6 +235,9 @@ class Model(Section):
     # Begin the answer to a stream while the model still reads a prompt of minutes; failures then come as an event.
     early_headers: bool = False
     echo: EchoSettings = EchoSettings()
+    # Of backend "python": "module:callable", which is asked with (model, messages, body).
+    target: Annotated[str, AfterValidator(_callable)] | None = None
+    python: PythonSettings = PythonSettings()
 
     @model_validator(mode="after")
     def _has_endpoints(self) -> Self:
@@ -224,8 +248,10 @@ class Model(Section):
             raise ValueError(f"its endpoints are of several kinds ({', '.join(sorted(kinds))}); make it two models")
         if any(endpoint.api_version for endpoint in self.endpoints) and kinds != {"azure"}:
             raise ValueError("api_version is for endpoints of Azure; say 'engine: azure' if they are")
-        if self.backend == "echo" and self.endpoints:
-            raise ValueError("a model with backend 'echo' has no endpoints")
+        if self.backend in ("echo", "python") and self.endpoints:
+            raise ValueError(f"a model with backend '{self.backend}' has no endpoints")
+        if (self.backend == "python") is not (self.target is not None):
+            raise ValueError("backend 'python' and a target, 'module:callable', go together")
         addresses = [endpoint.url for endpoint in self.endpoints]
         if twice := {url for url in addresses if addresses.count(url) > 1}:
             raise ValueError(f"the endpoint {twice.pop()} is given twice; its weight says how much it takes")

@@ -61,9 +61,14 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(help="Processes; in Kubernetes rather more pods.", show_default="1")
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="Quick start: openai or echo.", show_default="echo")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="Quick start: openai, python or echo.", show_default="echo")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Quick start: the model's name.")] = None,
     upstream: Annotated[str | None, typer.Option(help="Quick start: its server, as http://localhost:8000/v1.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help='Quick start: a Python function as the model, as "module:callable".')
+    ] = None,
     api_key: Annotated[str | None, typer.Option(help="Quick start: a key of your own that shall be valid.")] = None,
     ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Forget keys and limits at the end.")] = False,
 ) -> None:
@@ -86,6 +91,7 @@ def serve(
             backend=backend,
             model=model,
             upstream=upstream,
+            target=target,
             api_key=api_key,
             ephemeral=ephemeral,
         )
@@ -97,6 +103,7 @@ def check(config: ConfigFile = Path("weir.yaml")) -> None:
     """Say everything that is wrong with a configuration; start nothing. Exit code 1 if anything is."""
     from weir.settings import BadSettings, load, remarks
 
+    sys.path.insert(0, str(Path.cwd()))  # where whoever names a module expects it
     try:
         settings = load(config)
     except BadSettings as error:

@@ -44,6 +44,7 @@ class Start:
     backend: str | None
     model: str | None
     upstream: str | None
+    target: str | None
     api_key: str | None
     ephemeral: bool
 
@@ -51,8 +52,12 @@ class Start:
 def start(flags: Start) -> None:
     """Runs until it is stopped; every mistake ends in a sentence and exit code 1."""
     quick = flags.config is None
-    if not quick and (flags.backend or flags.model or flags.upstream):
-        raise fail("--backend, --model and --upstream are for starting without a file; put them into 'models:' of it.")
+    sys.path.insert(0, str(Path.cwd()))  # where whoever names a module expects it
+    if not quick and (flags.backend or flags.model or flags.upstream or flags.target):
+        raise fail(
+            "--backend, --model, --upstream and --target are for starting without a file; "
+            "put them into 'models:' of it."
+        )
     seen = fingerprint(flags.config) if flags.config else None
     overrides = _overrides(flags, quick=quick)
     settings = settings_or_exit(flags.config, overrides)
@@ -118,21 +123,26 @@ def _overrides(flags: Start, *, quick: bool) -> dict[str, Any]:
     if quick:
         overrides["drain"] = QUICK_DRAIN
         configured = settings_or_exit(None).models
-        if flags.backend or flags.model or flags.upstream or not configured:
+        if flags.backend or flags.model or flags.upstream or flags.target or not configured:
             overrides["models"] = [_quick_model(flags)]
     return overrides
 
 
 def _quick_model(flags: Start) -> dict[str, Any]:
-    backend = flags.backend or ("openai" if flags.upstream else "echo")
+    backend = flags.backend or ("openai" if flags.upstream else "python" if flags.target else "echo")
     if backend == "openai":
         if not flags.upstream:
             raise fail("--backend openai needs --upstream, the server's address with its /v1.")
         if not flags.model:
             raise fail("--upstream needs --model, the name of the model that is served there.")
         return {"name": flags.model, "backend": "openai", "endpoints": [{"url": flags.upstream}]}
+    if backend == "python":
+        if not flags.target:
+            raise fail('--backend python needs --target, the function as "module:callable".')
+        name = flags.model or flags.target.rpartition(":")[2]
+        return {"name": name, "backend": "python", "target": flags.target}
     if backend != "echo":
-        raise fail(f"there is no backend '{backend}'; there are openai and echo.")
+        raise fail(f"there is no backend '{backend}' to start with; there are openai, python and echo.")
     return {"name": flags.model or "echo", "backend": "echo"}
 
 

@@ -3,5 +3,16 @@
 from weir.usage.estimate import PromptEstimator, counted_output
 from weir.usage.meter import Meter
 from weir.usage.scanner import BodyScanner, EventScanner, Scanner
+from weir.usage.typed_scanner import StreamScanner, TypedEventScanner, scanner_for
 
-__all__ = ["BodyScanner", "EventScanner", "Meter", "PromptEstimator", "Scanner", "counted_output"]
+__all__ = [
+    "BodyScanner",
+    "EventScanner",
+    "Meter",
+    "PromptEstimator",
+    "Scanner",
+    "StreamScanner",
+    "TypedEventScanner",
+    "counted_output",
+    "scanner_for",
+]

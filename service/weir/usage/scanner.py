@@ -2,7 +2,7 @@
 
 A network chunk is not an event: a scanner keeps the unfinished event's bytes, within a bound, and is tested with every
 split position. The stream format is WHATWG's server-sent events (html.spec.whatwg.org, section 9.2); what stands in an
-event is OpenAI's chat.completion.chunk.
+event here is OpenAI's chat.completion.chunk. Streams whose events name their type are in `typed_scanner.py`.
 """
 
 import re
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from weir.core.types import Usage
+from weir.usage.reported import FINISH, STOP, USAGE, as_usage, ending_of, parsed, usage_at_end
 
 HELD_MAX = 64 * 1024  # bytes; an event above this is content, never the usage chunk, and is not held back
 SAMPLE_EVERY = 16  # events, of which one, and the first three, are parsed to see how much text they hold
@@ -18,14 +19,11 @@ TAIL = 16 * 1024  # bytes kept of a larger event or body, enough for the usage o
 
 # A blank line. Atomic groups, or `\r\n` would be taken for two line ends; a `\r` that ends the buffer may yet be the
 # first half of `\r\n`, so it waits for one byte more.
-_BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r(?!\Z))(?>\r\n|\n|\r(?!\Z))")
-_LINE_END = re.compile(rb"\r\n|\n|\r")
-# Inside a JSON string the quotes would be escaped, so these match keys only.
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_FINISH = re.compile(rb'"finish_reason"\s*:\s*"([a-z_]{1,32})"')
+BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r(?!\Z))(?>\r\n|\n|\r(?!\Z))")
+LINE_END = re.compile(rb"\r\n|\n|\r")
 _ERROR_EVENT = re.compile(rb'data: ?\{\s*"error"\s*:\s*[^\sn]')
 _WRITTEN = ("delta", "content", "reasoning", "reasoning_content", "tool_calls", "function", "arguments", "text")
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
 class Scanner(Protocol):
@@ -124,7 +122,7 @@ class EventScanner:
         ):
             self.events += 1
             if not self.events % SAMPLE_EVERY or self.events < SAMPLE_EVERY // 4:
-                self._sample(_parsed(chunk[6:]))
+                self._sample(parsed(chunk[6:]))
             if b'"finish_reason":null' not in chunk or b'"finish_reason":"' in chunk:
                 self._note_finish(chunk)
             return chunk
@@ -167,25 +165,25 @@ class EventScanner:
         if not self._carriage_returns:  # nearly always: a find is 1 ns a byte, the pattern 14
             at = self._buffer.find(b"\n\n", self._searched)
             return at + 2 if at >= 0 else 0
-        found = _BLANK_LINE.search(self._buffer, self._searched)
+        found = BLANK_LINE.search(self._buffer, self._searched)
         return found.end() if found else 0
 
     def _sample(self, said: dict[str, Any]) -> None:
         self._samples += 1
-        self._sampled += _text_bytes(said.get("choices"))
+        self._sampled += text_bytes(said.get("choices"))
 
     def _note_finish(self, event: bytes) -> None:
-        for found in _FINISH.finditer(event):
+        for found in FINISH.finditer(event):
             self.finish_reason = found[1].decode()
 
     def _read(self, event: bytes) -> bool:
         """Note what an event says; True if it is a usage chunk and nothing else."""
         if not self._started:
             self._started = True
-            event = event.removeprefix(_BOM)
+            event = event.removeprefix(BOM)
         data = b"\n".join(
             line[6:] if line.startswith(b"data: ") else line[5:]
-            for line in (_LINE_END.split(event) if self._carriage_returns else event.split(b"\n"))
+            for line in (LINE_END.split(event) if self._carriage_returns else event.split(b"\n"))
             if line.startswith(b"data:")
         )
         if self._released:  # only its last part is here
@@ -194,7 +192,7 @@ class EventScanner:
                 return False
             self.events += 1
             self._note_finish(event)
-            self.usage = _usage_at_end(event) or self.usage
+            self.usage = as_usage(usage_at_end(event)) or self.usage
             return False
         if not data:
             return False
@@ -202,8 +200,8 @@ class EventScanner:
             self.finished = True
             return False
         self._note_finish(data)
-        if b'"error"' in data or _USAGE.search(data):
-            said = _parsed(data)
+        if b'"error"' in data or USAGE.search(data):
+            said = parsed(data)
             if said.get("error"):
                 self.failed = True
                 return False
@@ -212,7 +210,7 @@ class EventScanner:
                 return True
         self.events += 1
         if not self.events % SAMPLE_EVERY or self.events < SAMPLE_EVERY // 4:
-            self._sample(_parsed(data))
+            self._sample(parsed(data))
         return False
 
 
@@ -266,9 +264,14 @@ class BodyScanner:
         return self._usage
 
     def _search(self) -> None:
-        self._usage = _usage_at_end(bytes(self._kept)) or self._usage
-        for found in _FINISH.finditer(self._kept):
+        self._usage = as_usage(usage_at_end(bytes(self._kept))) or self._usage
+        self._note_finish()
+
+    def _note_finish(self) -> None:
+        for found in FINISH.finditer(self._kept):
             self.finish_reason = found[1].decode()
+        if self.finish_reason is None and (stopped := STOP.search(self._kept)):
+            self.finish_reason = stopped[1].decode()
 
     def _parse(self) -> None:
         """The top level decides. What is not quite JSON (half a surrogate, NaN in logprobs) keeps what was found."""
@@ -280,60 +283,20 @@ class BodyScanner:
                 self._search()
             return
         if isinstance(said, dict):
-            self._usage = as_usage(said.get("usage"))
-            if found := _FINISH.search(self._kept):
+            meta = said.get("meta")  # where Cohere's rerank has it
+            billed = meta.get("billed_units") if isinstance(meta, dict) else None
+            self._usage = as_usage(said.get("usage")) or as_usage(billed)
+            self.finish_reason = ending_of(said)
+            if found := FINISH.search(self._kept):
                 self.finish_reason = found[1].decode()
 
 
-def as_usage(said: object) -> Usage | None:
-    """OpenAI's usage object as ours; None where it is none. Fields that a server leaves out count as 0."""
-    if not isinstance(said, dict):
-        return None
-    prompt = _count(said.get("prompt_tokens", said.get("input_tokens")))
-    total = _count(said.get("total_tokens"))
-    output = _count(said.get("completion_tokens", said.get("output_tokens", max(total - prompt, 0))))
-    if not (prompt or output):
-        return None
-    prompt_details = said.get("prompt_tokens_details")
-    output_details = said.get("completion_tokens_details")
-    return Usage(
-        prompt,
-        output,
-        _count(prompt_details.get("cached_tokens")) if isinstance(prompt_details, dict) else 0,
-        _count(output_details.get("reasoning_tokens")) if isinstance(output_details, dict) else 0,
-    )
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
-
-
-def _parsed(data: bytes) -> dict[str, Any]:
-    try:
-        said = orjson.loads(data)
-    except orjson.JSONDecodeError:
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _text_bytes(written: object) -> int:
+def text_bytes(written: object) -> int:
     """Bytes of everything that a model wrote in an event: content, reasoning, arguments of tools, text."""
     if isinstance(written, str):
         return len(written.encode(errors="replace"))
     if isinstance(written, list):
-        return sum(map(_text_bytes, written))
+        return sum(map(text_bytes, written))
     if isinstance(written, dict):
-        return sum(_text_bytes(written.get(name)) for name in _WRITTEN)
+        return sum(text_bytes(written.get(name)) for name in _WRITTEN)
     return 0
-
-
-def _usage_at_end(part: bytes) -> Usage | None:
-    """The last complete usage object in a piece of JSON whose beginning is gone."""
-    for found in reversed(list(_USAGE.finditer(part))):
-        start = part.index(b"{", found.start())
-        depth = 0
-        for brace in re.finditer(rb"[{}]", part[start:]):  # a usage object holds numbers, no text with braces
-            depth += 1 if brace[0] == b"{" else -1
-            if not depth:
-                return as_usage(_parsed(b'{"usage":' + part[start : start + brace.end()] + b"}").get("usage"))
-    return None

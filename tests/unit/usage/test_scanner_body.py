@@ -36,6 +36,22 @@ def embeddings(count: int, vector: Any = VECTOR) -> dict[str, Any]:
     return {"object": "list", "data": data, "model": "text-embedding-3-small"}
 
 
+ANTHROPIC = {"input_tokens": 4, "cache_read_input_tokens": 30, "cache_creation_input_tokens": 6, "output_tokens": 9}
+RESPONSES = {
+    "input_tokens": 30,
+    "input_tokens_details": {"cached_tokens": 16},
+    "output_tokens": 12,
+    "output_tokens_details": {"reasoning_tokens": 8},
+    "total_tokens": 42,
+}
+IMAGES = {"total_tokens": 110, "input_tokens": 50, "output_tokens": 60, "input_tokens_details": {"text_tokens": 10}}
+
+
+def message(text: str, usage: dict[str, Any], reason: str | None = "end_turn") -> dict[str, Any]:
+    content = [{"type": "text", "text": text}]
+    return {"type": "message", "content": content, "stop_reason": reason, "stop_sequence": None, "usage": usage}
+
+
 # vLLM (chat_completion/protocol.py) writes its own fields behind usage; prompt_logprobs has a line a prompt token.
 LOGPROBS = [{str(i): {"logprob": -0.5, "rank": 1, "decoded_token": " weir"}} for i in range(4000)]
 BESIDE = {"token": " weir", "logprob": -0.5, "bytes": [32, 119, 101, 105, 114], "top_logprobs": []}
@@ -73,6 +89,21 @@ BODIES = {
         compact(chat("A.", logprobs={"content": [BESIDE] * 3000}, usage=SAID, prompt_logprobs=LOGPROBS)),
         Usage(30, 12),
     ),
+    # other dialects
+    "messages": (compact(message("A.", ANTHROPIC)), Usage(40, 9, 30)),
+    "large-messages": (compact(message("weir " * 60_000, ANTHROPIC)), Usage(40, 9, 30)),
+    "responses": (compact({"object": "response", "output": [], "usage": RESPONSES}), Usage(30, 12, 16, 8)),
+    "large-responses": (compact({"output": "weir " * 60_000, "usage": RESPONSES, "user": None}), Usage(30, 12, 16, 8)),
+    "rerank": (compact({"results": [], "usage": {"total_tokens": 15}}), Usage(15, 0)),
+    "rerank-cohere": (compact({"results": [], "meta": {"billed_units": {"input_tokens": 15}}}), Usage(15, 0)),
+    "rerank-cohere-searches": (compact({"results": [], "meta": {"billed_units": {"search_units": 1}}}), None),
+    "rerank-meta-null": (compact({"results": [], "meta": None}), None),
+    "large-rerank": (
+        compact({"results": ["w" * 99] * 999, "meta": {"billed_units": {"input_tokens": 15}}}),
+        Usage(15, 0),
+    ),
+    "images": (compact({"data": [{"b64_json": "iVBO" * 50_000}], "usage": IMAGES}), Usage(50, 60)),
+    "transcription": (compact({"text": "A.", "usage": {"type": "duration", "seconds": 9}}), None),
     # what is no answer
     "error": (b'{"error":{"message":"no","type":"server_error","param":null,"code":null}}', None),
     "usage-null": (compact(chat("A.", usage=None)), None),
@@ -156,3 +187,43 @@ def test_pieces_of_a_large_body_are_not_kept():
     scanner.feed(b'0],"usage":{"prompt_tokens":8,"total_tokens":8}}')
     assert peak < 1 << 20
     assert scanner.usage == Usage(8, 0)
+
+
+def vllm_chat(text: str) -> dict[str, Any]:
+    """vLLM says beside finish_reason which of the caller's stop strings it met."""
+    return {"choices": [{"text": text, "finish_reason": "stop", "stop_reason": "refusal"}]}
+
+
+REASONS = [
+    # body, why it ended
+    pytest.param(chat("A."), "stop", id="chat"),
+    pytest.param(chat("w" * 100_000), "stop", id="large-chat"),
+    pytest.param(message("A.", ANTHROPIC), "end_turn", id="messages"),
+    pytest.param(message("w" * 100_000, ANTHROPIC, "max_tokens"), "max_tokens", id="large-messages"),
+    pytest.param(message("A.", ANTHROPIC, None), None, id="messages-null"),
+    pytest.param(message("A.", ANTHROPIC, "our secret word"), None, id="not-anthropics-word"),
+    pytest.param(message('"stop_reason":"refusal"' + "w" * 100_000, ANTHROPIC, None), None, id="large-lookalike"),
+    pytest.param(vllm_chat("A."), "stop", id="vllm"),
+    pytest.param(vllm_chat("w" * 100_000), "stop", id="large-vllm"),
+    pytest.param({"choices": [{"finish_reason": None, "stop_reason": "secret"}]}, None, id="vllm-unfinished"),
+    pytest.param(
+        {"object": "response", "status": "completed", "incomplete_details": None}, "completed", id="responses"
+    ),
+    pytest.param(
+        {"object": "response", "status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+        "max_output_tokens",
+        id="responses-incomplete",
+    ),
+    pytest.param({"object": "response", "status": {"odd": 1}}, None, id="responses-odd-status"),
+    pytest.param({"status": "completed"}, None, id="not-a-response"),
+]
+
+
+@pytest.mark.parametrize(("body", "reason"), REASONS)
+@pytest.mark.parametrize("size", [997, 1 << 30], ids=["pieces", "whole"])
+def test_why_it_ended(body, reason, size):
+    scanner = BodyScanner()
+    for piece in in_pieces_of(size, compact(body)):
+        scanner.feed(piece)
+    scanner.flush()
+    assert scanner.finish_reason == reason

@@ -1,0 +1,44 @@
+"""GET /models: the names that a program serves. OpenAI's API description, `listModels`."""
+
+import time
+
+from fastapi import APIRouter
+
+from weir.api.library.routes import THREADS, OpenAIRoute
+from weir.api.library.types import ListModelsFn, ModelObject, ModelsResponse
+from weir.backend.python_run import Function, Run
+
+
+def create_models_router(
+    *,
+    list_models: ListModelsFn,
+    owned_by: str = "custom",
+    tags: list[str] | None = None,
+    operation_id_prefix: str = "openai",
+) -> APIRouter:
+    """`list_models()` gives the names; it may be asynchronous."""
+    function = Function.of(list_models)
+    router = APIRouter(route_class=OpenAIRoute)
+    prefix = f"{operation_id_prefix.strip()}_" if operation_id_prefix.strip() else ""
+
+    async def models() -> ModelsResponse:
+        run = Run(THREADS)
+        try:
+            names = await run.call(function)
+        finally:
+            await run.close()
+        now = int(time.time())  # noqa: TID251 - OpenAI's `created` is a date
+        return ModelsResponse(
+            data=[ModelObject(id=str(name), name=str(name), created=now, owned_by=owned_by) for name in names or ()]
+        )
+
+    for path, name in (("/v1/models", "models"), ("/models", "models_alias")):
+        router.add_api_route(
+            path,
+            models,
+            response_model=ModelsResponse,
+            tags=[*(tags or ["openai"])],
+            summary="List models",
+            operation_id=f"{prefix}{name}",
+        )
+    return router

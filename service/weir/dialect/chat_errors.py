@@ -1,0 +1,60 @@
+"""What servers say when they refuse, in the forms in which they say it, and OpenAI's error object."""
+
+from typing import NamedTuple
+
+import orjson
+
+from weir.core.errors import UpstreamFailed
+from weir.dialect.chat_fields import Json
+
+
+class Told(NamedTuple):
+    """`kind` is the server's own word for it, "" if it has none; `status` what it says itself, if it does."""
+
+    message: str
+    kind: str = ""
+    status: int | None = None
+
+
+def told(body: bytes) -> Told:
+    """Raises UpstreamFailed for what is no error object."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        said = None
+    found = told_in(said) if isinstance(said, dict) else None
+    if found is None:
+        raise UpstreamFailed(reason="refusal without a message")
+    return found
+
+
+def told_in(said: Json) -> Told | None:
+    """The error in an answer or event, or None: OpenAI's and Anthropic's object, TGI's bare string, older vLLM's
+    members at the top, FastAPI's `detail`.
+    """
+    error = said.get("error")
+    if isinstance(error, str):
+        return Told(error, _word(said.get("error_type")))
+    if error is None and said.get("object") == "error":
+        error = said
+    if error is None and isinstance(said.get("detail"), str):
+        return Told(said["detail"])
+    if not isinstance(error, dict) or not error:
+        return None
+    code = error.get("code")
+    message = error.get("message")
+    status = code if isinstance(code, int) and 400 <= code < 600 else None
+    return Told(message if isinstance(message, str) else orjson.dumps(error).decode(), _word(error.get("type")), status)
+
+
+def openai_error(status: int, error: Told) -> Json:
+    """OpenAI has few types and many codes, Anthropic many types: Anthropic's type becomes the code."""
+    kind = "invalid_request_error" if status < 500 else "upstream_error"
+    if status == 429:
+        kind = "rate_limit_error"
+    code = error.kind if error.kind != kind else None
+    return {"error": {"message": error.message, "type": kind, "param": None, "code": code or None}}
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,106 @@
+"""Fields of a request, read with their types; what is wrong with one is said by its name."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import orjson
+
+from weir.core.errors import InvalidValue, MalformedBody
+
+Json = dict[str, Any]  # what a member holds is known only once it has been looked at
+
+
+class Fields(NamedTuple):
+    """How the top-level fields of one dialect stand in another, called `other` in refusals.
+
+    `hints` change no answer and are left out. Any further field is refused, unless its value asks for nothing:
+    null, empty, or one of `neutral`.
+    """
+
+    other: str
+    carried: frozenset[str]
+    hints: frozenset[str]
+    neutral: Mapping[str, tuple[object, ...]]
+
+    def refuse_others(self, asked: Json) -> None:
+        for name, value in asked.items():
+            if name in self.carried or name in self.hints or value in (None, [], {}):
+                continue
+            if value not in self.neutral.get(name, ()):
+                raise no_counterpart(name, self.other, name)
+
+
+def parsed(body: bytes) -> Json:
+    try:
+        asked = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedBody from error
+    if not isinstance(asked, dict):
+        raise MalformedBody("The request body is not a JSON object.")
+    return asked
+
+
+def read_json(data: bytes) -> Any:
+    """What a server says; raises ValueError. A few cut their text between the halves of a surrogate pair, as
+    JavaScript counts it, which orjson refuses.
+    """
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return json.loads(data)
+
+
+def write_json(said: Json) -> bytes:
+    """With a half pair as it came, so that it meets its other half at the client."""
+    try:
+        return orjson.dumps(said)
+    except TypeError:
+        return json.dumps(said).encode()
+
+
+def no_counterpart(what: str, other: str, param: str) -> InvalidValue:
+    return InvalidValue(
+        f"'{what}' has no counterpart in {other}, the only API that this model's server speaks. "
+        "Leave it out, or ask a model whose server understands it.",
+        param=param,
+    )
+
+
+def an_object(value: Any, param: str) -> Json:
+    if not isinstance(value, dict):
+        raise InvalidValue(f"'{param}' must be an object.", param=param)
+    return value
+
+
+def a_list(value: Any, param: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise InvalidValue(f"'{param}' must be a list.", param=param)
+    return value
+
+
+def a_string(value: Any, param: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidValue(f"'{param}' must be a string.", param=param)
+    return value
+
+
+def string_in(holder: Json, key: str, at: str) -> str:
+    """The place is put together only for who asks: a long history has ten thousand of them."""
+    value = holder.get(key)
+    return value if isinstance(value, str) else a_string(value, f"{at}.{key}")
+
+
+def a_number(value: Any, param: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidValue(f"'{param}' must be a number.", param=param)
+    return value
+
+
+def blocks(content: Any, at: str) -> list[tuple[Json, str]]:
+    """Content's blocks or parts, each with the place at which it stands; both dialects let a string stand for one."""
+    if isinstance(content, str):
+        return [({"type": "text", "text": content}, at)]
+    if content is None:
+        return []
+    return [(an_object(block, where := f"{at}[{n}]"), where) for n, block in enumerate(a_list(content, at))]

@@ -1,0 +1,101 @@
+"""A stream of chat chunks as the events of a response (OpenAI's `ResponseStreamEvent`)."""
+
+from collections.abc import Iterable, Iterator
+
+import orjson
+
+from weir.core.errors import UpstreamFailed
+from weir.core.sse import EventReader, TooLong
+from weir.dialect.responses_answer import Answer
+from weir.dialect.responses_fields import Fields
+
+_DONE = b"[DONE]"
+_BROKE_OFF = "The model's server failed in the middle of its answer."
+
+
+class ResponseEvents:
+    """See `Events`. What is no chat chunk is UpstreamFailed while nothing has been told, and a failed response later.
+
+    Usage comes after the finish, so the terminal event waits for upstream's [DONE]; without one there is none.
+    """
+
+    __slots__ = ("_answer", "_begun", "_ended", "_number", "_reader", "_written")
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._reader = EventReader()
+        self._written: list[bytes] = []
+        self._number = 0
+        self._begun = self._ended = False
+
+    def feed(self, chunk: bytes) -> bytes:
+        try:
+            for event in self._reader.feed(chunk):
+                self._read(event.data)
+        except TooLong:
+            self._give_up("an event without an end")
+        return self._taken()
+
+    def flush(self) -> bytes:
+        event = self._reader.flush()
+        if event is not None and event.data.strip() == _DONE:
+            self._read(event.data)
+        return self._taken()
+
+    def _read(self, data: bytes) -> None:
+        if self._ended:
+            return
+        if data.strip() == _DONE:
+            if self._begun:  # a stream of nothing but its end is none
+                self._end(self._answer.end())
+            return
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            self._give_up("an event that is no JSON")
+            return
+        if not isinstance(chunk, dict):
+            self._give_up("an event that is no object")
+            return
+        if not self._begun:
+            self._begun = True
+            self._write(self._answer.begin(chunk))
+        if chunk.get("error"):
+            self._end(self._failed(chunk["error"]))
+            return
+        try:
+            self._write(self._answer.read(chunk, "delta"))
+        except UpstreamFailed as error:
+            self._give_up(error.text)
+
+    def _give_up(self, reason: str) -> None:
+        if not self._begun:
+            raise UpstreamFailed(reason=reason)
+        self._end(self._failed({"message": _BROKE_OFF}))
+
+    def _failed(self, error: object) -> Iterator[Fields]:
+        """As the API does it: an error in words for whoever reads events, and the response's own end."""
+        told: Fields = error if isinstance(error, dict) else {"message": str(error)}
+        code = told.get("code")
+        failure = {
+            "code": code if isinstance(code, str) else "server_error",  # vLLM writes the status there
+            "message": str(told.get("message") or _BROKE_OFF),
+        }
+        yield {"type": "error", **failure, "param": told.get("param")}
+        yield from self._answer.fail(failure)
+
+    def _end(self, events: Iterable[Fields]) -> None:
+        if not self._ended:
+            self._ended = True
+            self._write(events)
+
+    def _write(self, events: Iterable[Fields]) -> None:
+        for event in events:
+            event["sequence_number"] = self._number
+            self._number += 1
+            self._written.append(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event)))
+
+    def _taken(self) -> bytes:
+        taken = b"".join(self._written)
+        self._written.clear()
+        return taken

@@ -1,0 +1,101 @@
+"""What an answer says of itself: usage objects and reasons for the end, in every dialect's words. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from weir.core.types import Usage
+
+# Inside a JSON string the quotes would be escaped, so these match keys only.
+USAGE = re.compile(rb'"(?:usage|billed_units)"\s*:\s*\{')
+FINISH = re.compile(rb'"finish_reason"\s*:\s*"([a-z_]{1,32})"')
+# Anthropic's words and no others: vLLM writes into a field of this name which of the caller's stop strings it met, and
+# that is text of theirs, which no log may hold.
+STOP_REASONS = (
+    "end_turn",
+    "max_tokens",
+    "stop_sequence",
+    "tool_use",
+    "pause_turn",
+    "refusal",
+    "model_context_window_exceeded",
+)
+STOP = re.compile(rb'"stop_reason"\s*:\s*"(%b)"' % "|".join(STOP_REASONS).encode())
+_CACHED_APART = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_WORD = re.compile(r"[a-z_]{1,32}")
+
+
+def parsed(data: bytes | bytearray) -> dict[str, Any]:
+    """A JSON object; {} where it is none."""
+    try:
+        said = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def as_usage(said: object) -> Usage | None:
+    """A usage object as ours; None where it is none, or counts no tokens. Fields that a server leaves out count as 0.
+
+    OpenAI's of chat, Responses, embeddings, images and transcription; Anthropic's of Messages; Cohere's billed units.
+    """
+    if not isinstance(said, dict):
+        return None
+    total = _count(said.get("total_tokens"))
+    prompt = _count(said.get("prompt_tokens", said.get("input_tokens")))
+    told = "prompt_tokens" in said or "input_tokens" in said
+    output = said.get("completion_tokens", said.get("output_tokens"))
+    # A total alone is a prompt's: so rerankers count (Jina, vLLM), whose answers are numbers.
+    output = (max(total - prompt, 0) if told else 0) if output is None else _count(output)
+    if not told:
+        prompt = max(total - output, 0)
+    cached = _part(said, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
+    if "prompt_tokens" not in said and any(name in said for name in _CACHED_APART):
+        # Messages counts apart what it read from its cache and what it wrote there; beside `prompt_tokens` these
+        # fields are a proxy's additions, and parts of it.
+        cached, created = (_count(said.get(name)) for name in _CACHED_APART)
+        prompt += cached + created
+    if not (prompt or output):
+        return None
+    details = ("completion_tokens_details", "output_tokens_details")
+    reasoning = _part(said, details, "reasoning_tokens") or _part(said, details, "thinking_tokens")
+    return Usage(prompt, output, cached, reasoning)
+
+
+def usage_at_end(part: bytes) -> dict[str, Any]:
+    """The last usage object that counts something in a piece of JSON whose beginning is gone; {} if there is none."""
+    for found in reversed(list(USAGE.finditer(part))):
+        start = found.end() - 1
+        depth = 0
+        for brace in re.finditer(rb"[{}]", part[start:]):  # a usage object holds numbers, no text with braces
+            depth += 1 if brace[0] == b"{" else -1
+            if not depth:
+                said = parsed(part[start : start + brace.end()])
+                if as_usage(said):
+                    return said
+                break
+    return {}
+
+
+def ending_of(said: Mapping[str, Any]) -> str | None:
+    """Why a Messages answer or a Responses one ended: its stop reason, what cut it short, or its status."""
+    if (reason := said.get("stop_reason")) is not None:
+        return reason if reason in STOP_REASONS else None
+    if said.get("object") != "response":
+        return None
+    cut_short = said.get("incomplete_details")
+    word = (cut_short.get("reason") if isinstance(cut_short, dict) else None) or said.get("status")
+    return word if isinstance(word, str) and _WORD.fullmatch(word) else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+
+
+def _part(said: Mapping[str, Any], names: tuple[str, ...], field: str) -> int:
+    for name in names:
+        if isinstance(details := said.get(name), dict):
+            return _count(details.get(field))
+    return 0
