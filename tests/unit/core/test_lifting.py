@@ -74,7 +74,7 @@ TEXTS = st.one_of(
     st.sampled_from([PROSE, QUOTED, URL, '"', "\\", '\\"', "lifted-0-0."]),
 )
 JSON = st.recursive(
-    TEXTS | st.integers(), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=3)
+    TEXTS | st.integers(0, 2**60), lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=3)
 )
 
 
