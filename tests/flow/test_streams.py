@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any
 
 import pytest
@@ -507,6 +508,7 @@ class TestWhatTheLogSays:
                 await house.ask(chat(stream=True), headers=[("x-request-id", "of-the-client.7")]).over()
                 record = {"trace_id": None} | house.record
             assert record.pop("client") == "127.0.0.1"
+            assert record.pop("timestamp").tzinfo is UTC
             assert 0 < record.pop("ttft_ms") <= record["duration_ms"]
             assert 0 <= record.pop("overhead_ms") <= record.pop("duration_ms")
             assert record == {

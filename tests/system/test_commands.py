@@ -133,7 +133,18 @@ def test_a_key_cannot_be_imported_twice(admin: Admin) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("serve",), ("check",), ("top",), ("teams",), ("keys",), ("keys", "create"), ("logs",), ("logs", "level")],
+    [
+        (),
+        ("serve",),
+        ("check",),
+        ("check-backend",),
+        ("top",),
+        ("teams",),
+        ("keys",),
+        ("keys", "create"),
+        ("logs",),
+        ("logs", "level"),
+    ],
 )
 def test_help_explains(command: tuple[str, ...]) -> None:
     done = run_weir(*command, "--help")

@@ -121,6 +121,27 @@ def check(config: ConfigFile = Path("weir.yaml")) -> None:
     print(f"{config} is good: {len(settings.models)} models, {len(settings.teams)} teams.")
 
 
+@app.command("check-backend")
+def check_backend_(
+    url: Annotated[str, typer.Argument(help="The engine's address, as http://localhost:8000/v1.")],
+    model: Annotated[
+        str | None, typer.Option(help="Which of its models.", show_default="the first that it lists")
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The environment variable that holds its key.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, max=600, help="Seconds that one answer may take.")] = 60.0,
+    json: Json = False,
+) -> None:
+    """See what an engine can do before it stands behind Weir, and what Weir makes up for. Asks some 35 small requests.
+
+    Exit code 0 if everything that Weir needs works, 1 if not, 2 if nobody is there.
+    """
+    from weir.cli.check_backend import Asked, check_backend
+
+    check_backend(Asked(url=url, model=model, api_key_env=api_key_env, timeout=timeout, as_json=json))
+
+
 @app.command("top")
 def top_(
     ops_url: Annotated[str, typer.Option(help="The ops port.")] = "http://localhost:9090",
