@@ -3,18 +3,19 @@
 # Where something cannot be built it says so and goes on: tests that need it say then what they skip. Given names, it
 # builds those; kind only then.
 #
-# Not here: kubeconform, since the schemas of Kubernetes' minors come with a Python package; kube-linter, since
-# tests/deploy/test_chart.py asks its questions.
+# Not here: kube-linter, since tests/deploy/test_chart.py asks its questions.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
 # The modules are named for Renovate.
 HELM=v4.3.1           # helm.sh/helm/v4
+HELM3=v3.22.0         # helm.sh/helm/v3
+KUBECONFORM=v0.7.0    # github.com/yannh/kubeconform
 HELM_UNITTEST=v1.1.2  # github.com/helm-unittest/helm-unittest
 ACTIONLINT=v1.7.12    # github.com/rhysd/actionlint
 KIND=v0.33.0          # sigs.k8s.io/kind
 
-wanted=" ${*:-helm helm-unittest actionlint} "
+wanted=" ${*:-helm helm3 helm-unittest kubeconform actionlint} "
 
 bin=$PWD/.tools/bin
 mkdir -p "$bin"
@@ -47,6 +48,15 @@ helm() {
     GOBIN=$bin go install "helm.sh/helm/v4/cmd/helm@$HELM"
 }
 
+# The one before, which many clusters are still installed with.
+helm3() {
+    GOBIN=$bin/3 go install "helm.sh/helm/v3/cmd/helm@$HELM3" && mv "$bin/3/helm" "$bin/helm3" && rmdir "$bin/3"
+}
+
+kubeconform() {
+    GOBIN=$bin go install "github.com/yannh/kubeconform/cmd/kubeconform@$KUBECONFORM"
+}
+
 # Its go.mod replaces a module, which `go install` refuses and a build of the module itself does not.
 helm_unittest() {
     local source
@@ -63,9 +73,11 @@ kind() {
 }
 
 for name in "$@"; do
-    case $name in helm | helm-unittest | actionlint | kind) ;; *) say_missing "$name" "nobody here knows how" ;; esac
+    case $name in helm | helm3 | helm-unittest | kubeconform | actionlint | kind) ;; *) say_missing "$name" "nobody here knows how" ;; esac
 done
 once helm "$HELM" helm
+once helm3 "$HELM3" helm3
+once kubeconform "$KUBECONFORM" kubeconform
 once helm-unittest "$HELM_UNITTEST" helm_unittest
 once actionlint "$ACTIONLINT" actionlint
 once kind "$KIND" kind

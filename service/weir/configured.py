@@ -16,14 +16,14 @@ from weir.backend.openai import OpenAIBackend
 from weir.backend.python import PythonBackend
 from weir.core.errors import StoreUnavailable
 from weir.core.operations import CHAT, EMBEDDINGS, OPERATIONS, TEXT
-from weir.core.types import Endpoint, HealthCheck, Price, Route, Timeouts
+from weir.core.types import EMBEDDED, Endpoint, HealthCheck, Price, Route, Timeouts
 from weir.routing import RouteTable
 from weir.settings import EndpointSettings, Model, Settings
 from weir.telemetry import Telemetry
 
 ASSUMED_MAX_TOKENS = 4096
 ALL = frozenset(operation.name for operation in OPERATIONS)
-EMBEDDED = {"echo": Engine(frozenset({CHAT.name, TEXT.name, EMBEDDINGS.name})), "python": Engine(PythonBackend.serves)}
+HERE = {"echo": Engine(frozenset({CHAT.name, TEXT.name, EMBEDDINGS.name})), "python": Engine(PythonBackend.serves)}
 SERVERS = "openai"  # the one backend that asks servers, of whatever kind
 PAUSE_FIRST, PAUSE_MAX = 0.1, 5.0  # seconds between attempts to reach Redis
 WRITERS = 16  # teams that are written at a time; a file may have thousands
@@ -118,19 +118,21 @@ class Configured:
 
     def _route(self, model: Model) -> Route:
         endpoints = [self._endpoints[model.name, endpoint.url] for endpoint in model.endpoints]
-        engine = ENGINES[model.kind_of(model.endpoints[0])] if model.endpoints else EMBEDDED[model.backend]
-        serves = frozenset(model.serves) if model.serves is not None else engine.serves
+        engine = ENGINES[model.kind_of(model.endpoints[0])] if model.endpoints else HERE[model.backend]
+        versioned = any(endpoint.api_version for endpoint in model.endpoints)
+        serves = engine.served(versioned=versioned) if model.serves is None else frozenset(model.serves)
         timeouts = model.timeouts
         places = [endpoint.max_in_flight for endpoint in endpoints]
         return Route(
             model=model.name,
             backend=_backend_name(model),
             upstream_model=model.upstream_model or model.name,
-            endpoints=endpoints or [Endpoint("embedded", model=model.name)],
+            endpoints=endpoints or [Endpoint(EMBEDDED, model=model.name)],
             timeouts=Timeouts(timeouts.connect, timeouts.first_byte, timeouts.idle, timeouts.total),
             default_max_tokens=model.default_max_tokens or ASSUMED_MAX_TOKENS,
             always_cap=model.default_max_tokens is not None,
             max_tokens_field=model.max_tokens_field or engine.max_tokens_field,
+            thinks=model.thinks,
             serves=None if serves >= ALL else serves,
             owned_by=model.owned_by,
             aliases=model.aliases,

@@ -51,6 +51,7 @@ OperationName = Literal[
     "tokenize",
     "embeddings",
     "rerank",
+    "rerank_texts",
     "moderations",
     "image",
     "speech",
@@ -231,6 +232,8 @@ class Model(Section):
     default_max_tokens: Annotated[int, Field(ge=1)] | None = None
     # How the upstream calls the cap of a chat answer. Absent: max_completion_tokens for OpenAI, else max_tokens.
     max_tokens_field: Literal["max_tokens", "max_completion_tokens"] | None = None
+    # False for a model that cannot think, whose server refuses who asks for it (Ollama); then nobody's request does.
+    thinks: bool = True
     owned_by: str = "weir"
     # Begin the answer to a stream while the model still reads a prompt of minutes; failures then come as an event.
     early_headers: bool = False

@@ -350,3 +350,12 @@ def test_a_key_may_come_in_anthropics_header() -> None:
             assert b"x-api-key" not in sent
 
     run(scene)
+
+
+@pytest.mark.parametrize("asked", [CHAT, EMBEDDINGS, RESPONSES], ids=lambda one: one.name)
+def test_a_200_that_says_it_could_not_is_no_answer(asked: Operation) -> None:
+    """LM Studio and OpenRouter do so; it passes as it is, and costs nothing."""
+    said = b'{"error":"Unexpected endpoint or method."}'
+    answer, tokens, record = play(asked, None, (Head(200, JSON), said), body_of(asked))
+    assert (answer.status, answer.body) == (200, said)
+    assert (tokens, record["outcome"]) == (None, "upstream_error")

@@ -103,6 +103,9 @@ class Endpoint:
     query: str = ""
 
 
+EMBEDDED = "embedded"  # the address of a model in this process
+
+
 class Price(NamedTuple):
     """US dollars for a million tokens."""
 
@@ -136,6 +139,7 @@ class Route:
     places: int | None = None  # how many requests its endpoints take together, None if as many as come
     early_headers: bool = False
     price: Price = FREE
+    thinks: bool = True  # False: who asks it to think is refused
     serves: frozenset[str] | None = None  # operations that upstream knows itself, None for all; others are translated
 
 

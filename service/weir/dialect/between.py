@@ -3,26 +3,36 @@
 from collections.abc import Set as AbstractSet
 
 from weir.core.errors import NotServed
-from weir.core.operations import CHAT, COUNT_TOKENS, MESSAGES, RESPONSES
+from weir.core.operations import CHAT, COUNT_TOKENS, MESSAGES, RERANK, RESPONSES
+from weir.dialect.chat_as_messages import ChatAsMessages
 from weir.dialect.counting import TOKENIZE, CountAsTokenize
+from weir.dialect.messages_as_chat import MessagesAsChat
+from weir.dialect.rerank_as_tei import RERANK_TEXTS, RerankAsTei
+from weir.dialect.responses_as_chat import ResponsesAsChat
 from weir.dialect.translation import Events, Translation
 
 
 def translate(
-    operation: str, body: bytes, serves: AbstractSet[str], *, max_tokens_field: str, default_max_tokens: int
+    operation: str,
+    body: bytes,
+    serves: AbstractSet[str],
+    *,
+    max_tokens_field: str = "max_tokens",
+    default_max_tokens: int = 4096,
+    thinks: bool = True,
 ) -> Translation:
-    """`serves` are the operations that upstream knows, and `operation` is none of them.
+    """`serves` are the operations that upstream knows, and `operation` is none of them. `thinks` False: its model knows
+    no effort, and would refuse who asks for one.
 
     Raises NotServed where nothing leads there, InvalidValue where this request cannot be put into other words.
     """
-    from weir.dialect.chat_as_messages import ChatAsMessages
-    from weir.dialect.messages_as_chat import MessagesAsChat
-    from weir.dialect.responses_as_chat import ResponsesAsChat
     if operation == COUNT_TOKENS.name and TOKENIZE in serves:
         return CountAsTokenize(body)
+    if operation == RERANK.name and RERANK_TEXTS in serves:
+        return RerankAsTei(body)
     if CHAT.name in serves:
         if operation == MESSAGES.name:
-            return MessagesAsChat(body, max_tokens_field=max_tokens_field)
+            return MessagesAsChat(body, max_tokens_field=max_tokens_field, thinks=thinks)
         if operation == RESPONSES.name:
             return ResponsesAsChat(body, max_tokens_field=max_tokens_field)
     elif MESSAGES.name in serves:

@@ -7,6 +7,8 @@ and what Codex CLI and the official SDK send and read.
 import orjson
 
 from weir.core.errors import MalformedBody, UpstreamFailed
+from weir.dialect.chat_errors import openai_error, told
+from weir.dialect.chat_fields import read_json, write_json
 from weir.dialect.responses_answer import Answer
 from weir.dialect.responses_events import ResponseEvents
 from weir.dialect.responses_fields import an_object
@@ -32,8 +34,8 @@ class ResponsesAsChat:
 
     def answer(self, body: bytes) -> bytes:
         try:
-            chat = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
+            chat = read_json(body)
+        except ValueError as error:
             raise UpstreamFailed(reason="an answer that is no JSON") from error
         if not isinstance(chat, dict) or not isinstance(chat.get("choices"), list) or not chat["choices"]:
             raise UpstreamFailed(reason="an answer without a choice")
@@ -41,13 +43,15 @@ class ResponsesAsChat:
         for events in (answer.begin(chat), answer.read(chat, "message"), answer.end()):
             for _ in events:
                 pass  # the steps of a stream, whose events nobody wants here
-        return orjson.dumps(answer.shown)
+        return write_json(answer.shown)
 
-    def refusal(self, status: int, body: bytes) -> bytes:  # noqa: ARG002 (the port's: other dialects name the status)
-        """Both speak OpenAI's error object."""
-        return body
+    def refusal(self, status: int, body: bytes) -> bytes:
+        """OpenAI's error object passes with all its members; what other servers say is put into one."""
+        try:
+            error = orjson.loads(body)["error"]
+        except (orjson.JSONDecodeError, LookupError, TypeError):
+            error = None
+        return body if isinstance(error, dict) else orjson.dumps(openai_error(status, told(body)))
 
     def events(self) -> ResponseEvents:
-        repeated = dict(self._way_back.repeated)
-        repeated |= {name: orjson.Fragment(orjson.dumps(repeated[name])) for name in _LARGE}
-        return ResponseEvents(Answer(self._way_back._replace(repeated=repeated)))
+        return ResponseEvents(self._way_back, _LARGE)

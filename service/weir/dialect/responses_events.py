@@ -6,8 +6,10 @@ import orjson
 
 from weir.core.errors import UpstreamFailed
 from weir.core.sse import EventReader, TooLong
+from weir.dialect.chat_fields import read_json, write_json
 from weir.dialect.responses_answer import Answer
 from weir.dialect.responses_fields import Fields
+from weir.dialect.responses_request import WayBack
 
 _DONE = b"[DONE]"
 _BROKE_OFF = "The model's server failed in the middle of its answer."
@@ -17,12 +19,15 @@ class ResponseEvents:
     """See `Events`. What is no chat chunk is UpstreamFailed while nothing has been told, and a failed response later.
 
     Usage comes after the finish, so the terminal event waits for upstream's [DONE]; without one there is none.
+    `fixed` are the request's fields that a response repeats; they are written once, as JSON.
     """
 
-    __slots__ = ("_answer", "_begun", "_ended", "_number", "_reader", "_written")
+    __slots__ = ("_answer", "_begun", "_ended", "_fixed", "_number", "_reader", "_written")
 
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
+    def __init__(self, way_back: WayBack, fixed: Iterable[str]) -> None:
+        self._fixed = {name: way_back.repeated[name] for name in fixed}
+        written = {name: orjson.Fragment(orjson.dumps(value)) for name, value in self._fixed.items()}
+        self._answer = Answer(way_back._replace(repeated={**way_back.repeated, **written}))
         self._reader = EventReader()
         self._written: list[bytes] = []
         self._number = 0
@@ -50,8 +55,8 @@ class ResponseEvents:
                 self._end(self._answer.end())
             return
         try:
-            chunk = orjson.loads(data)
-        except orjson.JSONDecodeError:
+            chunk = read_json(data)
+        except ValueError:
             self._give_up("an event that is no JSON")
             return
         if not isinstance(chunk, dict):
@@ -93,7 +98,15 @@ class ResponseEvents:
         for event in events:
             event["sequence_number"] = self._number
             self._number += 1
-            self._written.append(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), orjson.dumps(event)))
+            self._written.append(b"event: %b\ndata: %b\n\n" % (event["type"].encode(), self._json(event)))
+
+    def _json(self, event: Fields) -> bytes:
+        try:
+            return orjson.dumps(event)
+        except TypeError:  # half a surrogate pair, which is to meet its other half at the client
+            if "response" in event:
+                event = {**event, "response": {**event["response"], **self._fixed}}
+            return write_json(event)
 
     def _taken(self) -> bytes:
         taken = b"".join(self._written)

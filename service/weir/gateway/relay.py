@@ -9,6 +9,7 @@ from weir.backend import BackendResponse, Sink
 from weir.core.asgi import Headers
 from weir.core.errors import UpstreamBusy, UpstreamFailed
 from weir.core.exchange import Exchange, Listener
+from weir.core.types import EMBEDDED
 from weir.gateway.replies import EVENTS, PING, STREAM_HEADERS, Reply
 from weir.gateway.watch import CLIENT, UPSTREAM, Watch
 from weir.gateway.wire import Rest, Wire
@@ -154,6 +155,8 @@ async def _relay_json(response: BackendResponse, reply: Reply, watch: Watch, met
         raise UpstreamFailed("The model's server broke off in the middle of its answer.", reason="half a JSON body")
     meter.scanner = scanner
     exchange.finish_reason = scanner.finish_reason or ""
+    if scanner.failed:
+        exchange.outcome, exchange.code = "upstream_error", "error in a 200"
     exchange.status = 200
     exchange.mark_answered()
     watch.turn(CLIENT)
@@ -211,7 +214,8 @@ async def _relay_refusal(
     status = response.status
     if status == 503:
         raise UpstreamBusy(retry_after=_seconds(response.headers), reason="503")
-    if not 400 <= status < 500 or status in (401, 403) or b"json" not in response.content_type:
+    ours = status in (401, 403) and exchange.endpoint != EMBEDDED  # a function's refusal is of its caller
+    if not 400 <= status < 500 or ours or b"json" not in response.content_type:
         raise UpstreamFailed(f"The model's server answered with status {status}.", reason=f"status {status}")
     body = bytearray()
     while chunk := await response.read():

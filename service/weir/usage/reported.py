@@ -1,5 +1,6 @@
 """What an answer says of itself: usage objects and reasons for the end, in every dialect's words. Pure."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -28,11 +29,14 @@ _WORD = re.compile(r"[a-z_]{1,32}")
 
 
 def parsed(data: bytes | bytearray) -> dict[str, Any]:
-    """A JSON object; {} where it is none."""
+    """A JSON object; {} where it is none. Half a surrogate pair, which orjson refuses, is no reason to hear nothing."""
     try:
         said = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return {}
+        try:
+            said = json.loads(data)
+        except (ValueError, RecursionError):
+            return {}
     return said if isinstance(said, dict) else {}
 
 

@@ -235,7 +235,7 @@ class BodyScanner:
 
     @property
     def content_bytes(self) -> int:
-        return self._size
+        return 0 if self.failed else self._size
 
     def feed(self, chunk: bytes) -> bytes:
         self._size += len(chunk)
@@ -286,6 +286,8 @@ class BodyScanner:
             meta = said.get("meta")  # where Cohere's rerank has it
             billed = meta.get("billed_units") if isinstance(meta, dict) else None
             self._usage = as_usage(said.get("usage")) or as_usage(billed)
+            # LM Studio and OpenRouter say 200 and then that they could not: that is no answer, and costs nothing.
+            self.failed = bool(said.get("error")) and self._usage is None and not said.get("choices")
             self.finish_reason = ending_of(said)
             if found := FINISH.search(self._kept):
                 self.finish_reason = found[1].decode()
