@@ -282,7 +282,7 @@ def test_a_refusal_of_upstream(asked: Operation, known: Operation | None, said: 
 
 
 @EACH
-def test_a_failure_of_upstream(asked: Operation, known: Operation | None, said: Said) -> None:  # noqa: ARG001 - a column of the table
+def test_a_failure_of_upstream(asked: Operation, known: Operation | None, said: Said) -> None:
     answer, tokens, record = play(asked, known, (BROKEN,), body_of(asked))
     assert (answer.status, tokens, record["outcome"]) == (502, None, "upstream_error")
     said_type = answer.json()["error"]["type"]
