@@ -41,6 +41,15 @@ lock: $(READY) ## compile the lock files again from pyproject.toml
 		--extra grpc -c requirements-dev.lock -o requirements-grpc.lock
 	$(BIN)/uv pip compile --group build --universal --generate-hashes --python-version 3.11 --no-header -q \
 		-c requirements-dev.lock -o requirements-build.lock
+	for name in requirements requirements-openai2; do \
+		$(BIN)/uv pip compile tests/clients/$$name.in --universal --generate-hashes --no-strip-extras --python-version 3.11 \
+			--no-header --no-emit-index-url --no-annotate -q -o tests/clients/$$name.lock; done
+	cd tests/clients && npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund \
+		--before "$$(date -d '-7 days' +%F)"
+
+.PHONY: clients
+clients: $(READY) ## try the real clients against a running Weir, in environments of their own: build/clients
+	@$(BIN)/python -m tests.clients $(ARGS)
 
 speed: $(READY) ## Weir beside a bare nginx and a plain FastAPI gateway, in one run
 	@$(BIN)/python -m tests.speed $(ARGS)

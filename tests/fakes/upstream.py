@@ -495,9 +495,9 @@ async def _call_tools(a: Answer, calls: list[dict[str, Any]]) -> None:
 
     def deltas() -> Iterator[dict[str, Any]]:
         # As vLLM streams them: the name first, then the arguments in parts, the calls interleaved.
-        for call in calls:
+        for number, call in enumerate(calls):
             opened = call | {"function": {"name": call["function"]["name"], "arguments": ""}}
-            yield {"tool_calls": [opened]}
+            yield ({} if number else {"role": "assistant"}) | {"tool_calls": [opened]}
         for part in (slice(0, 5), slice(5, None)):
             for call in calls:
                 text = call["function"]["arguments"][part]

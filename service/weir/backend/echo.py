@@ -227,7 +227,8 @@ class _Form:
             return {name: self.sample(inner, depth + 1) for name, inner in properties.items()}
         if kind == "array":
             return [self.sample(schema.get("items") or {}, depth + 1) for _ in range(schema.get("minItems") or 1)]
-        plain: Json = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1.0), "boolean": True}
+        # 1 is a number, too, and who wanted a whole one and said "number" is content.
+        plain: Json = {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": True}
         return plain.get(kind, None if kind == "null" else self._heard)
 
 

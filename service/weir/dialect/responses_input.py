@@ -9,7 +9,7 @@ from collections.abc import Callable
 import orjson
 
 from weir.core.errors import InvalidValue
-from weir.dialect.responses_fields import Fields, a_list, a_string, an_object, member, only, refuse
+from weir.dialect.responses_fields import Fields, a_list, a_string, an_object, member, only, optional, refuse
 from weir.dialect.responses_parts import is_text, joined, text_of_parts, to_content
 from weir.dialect.responses_sealed import unsealed
 from weir.dialect.responses_tools import INPUT, Toolbox, full_name
@@ -127,13 +127,17 @@ class Conversation:
     def _call_output(self, item: Fields, where: str) -> None:
         only(_OUTPUT, item, where)
         self._end_turn()
-        call_id, output = member(item, "call_id", where), item.get("output")
+        call_id, output = optional(item, "call_id", where), item.get("output")
         content = output if isinstance(output, str) else to_content(output, f"{where}.output")
         if not isinstance(content, str):
             media = [part for part in content if not is_text(part)]
             if media:
                 self._media += [{"type": "text", "text": f"Output of the call {call_id}:"}, *media]
             content = _plain([part for part in content if is_text(part)]) or (_SEE_BELOW if media else "")
+        if call_id is None:  # Codex reports on what it did of itself; chat has no outputs without a call
+            told = f"Output of {full_name(item, where)}:\n{content}"
+            self.messages.append({"role": "user", "content": told})
+            return
         self.messages.append({"role": "tool", "tool_call_id": call_id, "content": content})
 
     def _additional_tools(self, item: Fields, where: str) -> None:

@@ -68,6 +68,8 @@ class Reply:
         self.errors = errors
         self.request_id = request_id
         self.base: Headers = [(b"x-request-id", request_id.encode())]
+        if errors.operation.dialect == "anthropic":
+            self.base.append((b"request-id", request_id.encode()))  # where Anthropic's clients look
         if last:
             self.base.append(LAST)
         self.started = False

@@ -247,6 +247,19 @@ CONVERSATIONS = [
     pytest.param(
         {
             "input": [
+                message("user", "go"),
+                {"type": "function_call_output", "name": "goal", "namespace": "agent", "output": "reach the sea"},
+            ]
+        },
+        [
+            {"role": "user", "content": "go"},
+            {"role": "user", "content": "Output of agent__goal:\nreach the sea"},
+        ],
+        id="an output without a call",
+    ),
+    pytest.param(
+        {
+            "input": [
                 call("c1", "f", "{}"),
                 thought(summary=[{"type": "summary_text", "text": "hm"}]),
                 call("c2", "g", "{}"),
