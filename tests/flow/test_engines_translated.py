@@ -12,7 +12,7 @@ from tests.unit.backend.engines.clouds import ANTHROPIC, CLOUDS
 from tests.unit.backend.engines.says import CHAT, MESSAGES, WORDS, Refusal, Says
 from tests.unit.backend.engines.served import EVENTS, JSON, ask, http, model, served
 from tests.unit.backend.engines.servers import LMSTUDIO, OLLAMA, SERVERS
-from weir.dialect.messages_errors import error_type
+from weir.dialect.anthropic_errors import error_type
 
 RESPONSES = "/responses"
 ALL = (*CLOUDS, *SERVERS)

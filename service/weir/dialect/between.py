@@ -4,11 +4,11 @@ from collections.abc import Set as AbstractSet
 
 from weir.core.errors import NotServed
 from weir.core.operations import CHAT, COUNT_TOKENS, MESSAGES, RERANK, RESPONSES
-from weir.dialect.chat_as_messages import ChatAsMessages
+from weir.dialect.chat.as_messages import ChatAsMessages
 from weir.dialect.counting import TOKENIZE, CountAsTokenize
-from weir.dialect.messages_as_chat import MessagesAsChat
+from weir.dialect.messages.as_chat import MessagesAsChat
 from weir.dialect.rerank_as_tei import RERANK_TEXTS, RerankAsTei
-from weir.dialect.responses_as_chat import ResponsesAsChat
+from weir.dialect.responses.as_chat import ResponsesAsChat
 from weir.dialect.translation import Events, Translation
 
 

@@ -7,7 +7,7 @@ vLLM's POST /tokenize, beside its /v1: {"model", "messages", "tools"} of chat, a
 import orjson
 
 from weir.core.errors import UpstreamFailed
-from weir.dialect.messages_as_chat import MessagesAsChat
+from weir.dialect.messages.as_chat import MessagesAsChat
 from weir.dialect.translation import Events
 
 TOKENIZE = "tokenize"  # the operation's name among those that a server may know; no client of ours asks for it

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from weir.core.errors import InvalidValue, UpstreamFailed
-from weir.dialect.chat_errors import openai_error, told
-from weir.dialect.chat_fields import Fields, Json, a_list, a_string, an_object, no_counterpart, parsed
+from weir.dialect.fields import Fields, Json, a_list, a_string, an_object, no_counterpart, parsed
+from weir.dialect.openai_errors import openai_error, told
 from weir.dialect.translation import Events
 
 RERANK_TEXTS = "rerank_texts"  # the operation's name among those that a server may know; no client of ours asks for it

@@ -13,7 +13,7 @@ from weir.core.asgi import Headers
 from weir.core.errors import ClientGone, GatewayError, UpstreamFailed
 from weir.core.operations import CHAT, MESSAGES, RESPONSES, Operation
 from weir.core.types import Window
-from weir.dialect import messages_errors
+from weir.dialect import anthropic_errors
 from weir.gateway.wire import Rest, Wire
 from weir.usage.typed_scanner import StreamScanner
 
@@ -33,7 +33,7 @@ class Errors(NamedTuple):
 
     def body(self, error: GatewayError, request_id: str) -> bytes:
         if self.operation.dialect == "anthropic":
-            return messages_errors.error_body(error.status, error.text, request_id)
+            return anthropic_errors.error_body(error.status, error.text, request_id)
         return error_body(error)
 
     def event(self, body: bytes, request_id: str) -> bytes:

@@ -18,6 +18,8 @@ from opentelemetry.semconv.attributes.server_attributes import SERVER_ADDRESS, S
 from opentelemetry.semconv.attributes.service_attributes import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION
 from opentelemetry.semconv.attributes.url_attributes import URL_PATH, URL_QUERY, URL_SCHEME
 
+from weir.core.operations import MESSAGES, RESPONSES
+
 __all__ = [
     "CLIENT_ADDRESS",
     "ERROR_TYPE",
@@ -47,6 +49,8 @@ GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS = "gen_ai.usage.cache_read.input_tokens"
 GEN_AI_USAGE_REASONING_OUTPUT_TOKENS = "gen_ai.usage.reasoning.output_tokens"
 GEN_AI_INPUT_MESSAGES = "gen_ai.input.messages"
 GEN_AI_OUTPUT_MESSAGES = "gen_ai.output.messages"
+# The conventions know kinds of work, and not addresses: all three are a chat. Others bear our own word.
+OPERATION_NAMES = {MESSAGES.name: "chat", RESPONSES.name: "chat"}
 
 WEIR_REQUEST_ID = "weir.request_id"
 WEIR_TEAM = "weir.team"

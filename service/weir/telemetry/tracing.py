@@ -256,8 +256,9 @@ class _Record:
         last = number == len(exchange.attempts) - 1
         server = _server_of(attempt.endpoint)
         model = attempt.upstream_model or attempt.model
+        operation = names.OPERATION_NAMES.get(exchange.operation, exchange.operation)
         attributes: Attributes = {
-            names.GEN_AI_OPERATION_NAME: exchange.operation,
+            names.GEN_AI_OPERATION_NAME: operation,
             # By the conventions, which dialect this is and not whose model answers.
             names.GEN_AI_PROVIDER_NAME: "openai" if server else "weir",
             names.GEN_AI_REQUEST_MODEL: model,
@@ -275,7 +276,7 @@ class _Record:
             attributes |= self._answer(attempt)
         self._ids.span_id = int(attempt.span_id or "0", 16)
         kind = SpanKind.CLIENT if server else SpanKind.INTERNAL  # in this very process
-        name = f"{exchange.operation} {model}"
+        name = f"{operation} {model}"
         span = self._span(name, kind, inside, attempt.began, attributes, error, failed=bool(error))
         if last and exchange.streaming and exchange.first_byte:
             span.add_event(names.FIRST_TOKEN, timestamp=self._wall(exchange.first_byte))

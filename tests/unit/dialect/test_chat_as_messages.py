@@ -21,7 +21,7 @@ from tests.unit.dialect.messages_conversations import (
     tool_use,
 )
 from weir.core.errors import InvalidValue, MalformedBody, UpstreamFailed
-from weir.dialect.chat_as_messages import FIELDS, ChatAsMessages
+from weir.dialect.chat.as_messages import FIELDS, ChatAsMessages
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
 IMAGE_URL = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}", "detail": "low"}}

@@ -9,9 +9,9 @@ from openai.types.chat import ChatCompletionChunk
 
 from weir.core.errors import UpstreamFailed
 from weir.core.sse import EVENT_MAX, EventReader
-from weir.dialect.chat_as_messages import ChatAsMessages
-from weir.dialect.chat_events import ChatEvents
-from weir.dialect.messages_as_chat import MessagesAsChat
+from weir.dialect.chat.as_messages import ChatAsMessages
+from weir.dialect.chat.events import ChatEvents
+from weir.dialect.messages.as_chat import MessagesAsChat
 
 PING = b'event: ping\ndata: {"type": "ping"}\n\n'
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from tests.unit.dialect.messages_conversations import CONVERSATIONS, SCHEMA
-from weir.dialect.chat_as_messages import ChatAsMessages
-from weir.dialect.messages_as_chat import MessagesAsChat
+from weir.dialect.chat.as_messages import ChatAsMessages
+from weir.dialect.messages.as_chat import MessagesAsChat
 
 EVERY = pytest.mark.parametrize("row", CONVERSATIONS, ids=attrgetter("name"))
 

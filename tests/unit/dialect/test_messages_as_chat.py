@@ -22,8 +22,8 @@ from tests.unit.dialect.messages_conversations import (
     tool_use,
 )
 from weir.core.errors import InvalidValue, MalformedBody, UpstreamFailed
-from weir.dialect.messages_as_chat import FIELDS, MessagesAsChat
-from weir.dialect.messages_errors import error_body, error_type
+from weir.dialect.anthropic_errors import error_body, error_type
+from weir.dialect.messages.as_chat import FIELDS, MessagesAsChat
 
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
 IMAGE_URL = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}

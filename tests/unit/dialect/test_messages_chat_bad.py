@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from tests.unit.dialect.messages_conversations import CONVERSATIONS, PIXEL, asked, text
 from weir.core.errors import InvalidValue, UpstreamFailed
-from weir.dialect.chat_as_messages import ChatAsMessages
-from weir.dialect.messages_as_chat import MessagesAsChat
+from weir.dialect.chat.as_messages import ChatAsMessages
+from weir.dialect.messages.as_chat import MessagesAsChat
 
 ANYTHING = st.sampled_from(
     [None, True, 0, -1, 1.5, "", "a", [], ["a"], [[]], {}, {"type": "text"}, {"type": ["a"]}, [{"type": {}}]]

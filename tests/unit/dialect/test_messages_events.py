@@ -10,7 +10,7 @@ import pytest
 from tests.fakes.streams import STREAMS
 from weir.core.errors import UpstreamFailed
 from weir.core.sse import EVENT_MAX, EventReader
-from weir.dialect.messages_as_chat import MessagesAsChat
+from weir.dialect.messages.as_chat import MessagesAsChat
 
 TRANSLATION = MessagesAsChat(b'{"model":"m","stream":true,"messages":[]}')
 DONE = b"data: [DONE]\n\n"

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 
 from tests.unit.dialect.messages_conversations import CONVERSATIONS
 from tests.unit.dialect.test_messages_events import DONE, PLAYS, USAGE, call, chunk, read, told
-from weir.dialect.chat_as_messages import ChatAsMessages
-from weir.dialect.messages_as_chat import MessagesAsChat
-from weir.dialect.messages_errors import error_body
+from weir.dialect.anthropic_errors import error_body
+from weir.dialect.chat.as_messages import ChatAsMessages
+from weir.dialect.messages.as_chat import MessagesAsChat
 
 EVERY = pytest.mark.parametrize("row", CONVERSATIONS, ids=attrgetter("name"))
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)

@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 
 from weir.core.errors import UpstreamFailed
 from weir.core.sse import EVENT_MAX
-from weir.dialect.responses_as_chat import ResponsesAsChat
-from weir.dialect.responses_sealed import unsealed
+from weir.dialect.responses.as_chat import ResponsesAsChat
+from weir.dialect.responses.sealed import unsealed
 
 Json = dict[str, Any]
 EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)

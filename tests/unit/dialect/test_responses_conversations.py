@@ -6,7 +6,7 @@ import orjson
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from weir.dialect.responses_as_chat import ResponsesAsChat
+from weir.dialect.responses.as_chat import ResponsesAsChat
 
 Json = dict[str, Any]
 TOOLS: list[Json] = [

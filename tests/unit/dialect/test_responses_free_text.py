@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weir.dialect.responses_free_text import FreeText
+from weir.dialect.responses.free_text import FreeText
 
 TEXT = st.text(max_size=40)
 

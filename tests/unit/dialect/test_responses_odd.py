@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from weir.core.errors import InvalidValue, UpstreamFailed
-from weir.dialect.responses_as_chat import ResponsesAsChat
+from weir.dialect.responses.as_chat import ResponsesAsChat
 
 REQUEST: dict[str, Any] = {
     "model": "m",

@@ -8,9 +8,9 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolPara
 from pydantic import TypeAdapter
 
 from weir.core.errors import InvalidValue, MalformedBody
-from weir.dialect.responses_as_chat import ResponsesAsChat
-from weir.dialect.responses_request import HINTS
-from weir.dialect.responses_sealed import sealed
+from weir.dialect.responses.as_chat import ResponsesAsChat
+from weir.dialect.responses.request import HINTS
+from weir.dialect.responses.sealed import sealed
 
 Json = dict[str, Any]
 IMAGE = "data:image/png;base64,iVBORw0KGgo="

@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI, omit
 from pydantic import BaseModel
 
-from weir.dialect.responses_as_chat import ResponsesAsChat
+from weir.dialect.responses.as_chat import ResponsesAsChat
 
 Json = dict[str, Any]
 

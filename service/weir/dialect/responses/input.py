@@ -9,10 +9,10 @@ from collections.abc import Callable
 import orjson
 
 from weir.core.errors import InvalidValue
-from weir.dialect.responses_fields import Fields, a_list, a_string, an_object, member, only, optional, refuse
-from weir.dialect.responses_parts import is_text, joined, text_of_parts, to_content
-from weir.dialect.responses_sealed import unsealed
-from weir.dialect.responses_tools import INPUT, Toolbox, full_name
+from weir.dialect.responses.fields import Fields, a_list, a_string, an_object, member, only, optional, refuse
+from weir.dialect.responses.parts import is_text, joined, text_of_parts, to_content
+from weir.dialect.responses.sealed import unsealed
+from weir.dialect.responses.tools import INPUT, Toolbox, full_name
 
 # What an item says about itself that changes no answer: its name and state, how far a turn was, who called a tool.
 _HINTS = {"type", "id", "status", "phase", "caller", "created_by"}

@@ -7,10 +7,10 @@ is open at a time, as in OpenAI's own streams; calls stay open until the end, as
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from weir.dialect.responses_fields import Fields
-from weir.dialect.responses_free_text import FreeText
-from weir.dialect.responses_sealed import sealed
-from weir.dialect.responses_tools import Tool, Toolbox
+from weir.dialect.responses.fields import Fields
+from weir.dialect.responses.free_text import FreeText
+from weir.dialect.responses.sealed import sealed
+from weir.dialect.responses.tools import Tool, Toolbox
 
 
 class _Item(Protocol):

@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from weir.core.errors import InvalidValue
-from weir.dialect.chat_answer import completion
-from weir.dialect.chat_errors import openai_error, told
-from weir.dialect.chat_events import ChatEvents
-from weir.dialect.chat_fields import (
+from weir.dialect.chat.answer import completion
+from weir.dialect.chat.events import ChatEvents
+from weir.dialect.chat.history import MESSAGES, history
+from weir.dialect.fields import (
     Fields,
     Json,
     a_list,
@@ -23,7 +23,7 @@ from weir.dialect.chat_fields import (
     parsed,
     string_in,
 )
-from weir.dialect.chat_history import MESSAGES, history
+from weir.dialect.openai_errors import openai_error, told
 from weir.dialect.translation import Events
 
 _SAME = ("model", "temperature", "top_p", "top_k")  # top_k is no word of OpenAI's; its engines' clients send it

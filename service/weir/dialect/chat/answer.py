@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from weir.core.errors import UpstreamFailed
-from weir.dialect.chat_fields import Json
+from weir.dialect.fields import Json
 
 _FINISH = {
     "max_tokens": "length",

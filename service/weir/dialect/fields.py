@@ -104,3 +104,14 @@ def blocks(content: Any, at: str) -> list[tuple[Json, str]]:
     if content is None:
         return []
     return [(an_object(block, where := f"{at}[{n}]"), where) for n, block in enumerate(a_list(content, at))]
+
+
+def as_object(written: str) -> Json:
+    """Messages takes objects only; what a model wrote instead is kept in one, so that it can be told of it."""
+    if not written.strip():
+        return {}
+    try:
+        given = orjson.loads(written)
+    except orjson.JSONDecodeError:
+        given = None
+    return given if isinstance(given, dict) else {"arguments": written}

@@ -4,10 +4,10 @@ import orjson
 
 from weir.core.errors import UpstreamFailed
 from weir.core.sse import EventReader, TooLong
-from weir.dialect.chat_answer import call, ending, refusal, usage
-from weir.dialect.chat_errors import Told, openai_error, told_in
-from weir.dialect.chat_fields import Json
-from weir.dialect.messages_errors import status_of
+from weir.dialect.anthropic_errors import status_of
+from weir.dialect.chat.answer import call, ending, refusal, usage
+from weir.dialect.fields import Json
+from weir.dialect.openai_errors import Told, openai_error, told_in
 
 _SAID = {"text_delta": ("text", "content"), "thinking_delta": ("thinking", "reasoning_content")}
 

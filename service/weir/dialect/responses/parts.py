@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from weir.core.errors import InvalidValue
-from weir.dialect.responses_fields import Fields, a_list, an_object, member, only, refuse
+from weir.dialect.responses.fields import Fields, a_list, an_object, member, only, refuse
 
 _HINTS = {"type", "prompt_cache_breakpoint"}  # where to cache
 _TEXT = {"text", "annotations", "logprobs"} | _HINTS  # what an answer notes about its text is no part of the text

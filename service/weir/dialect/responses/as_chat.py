@@ -7,12 +7,12 @@ and what Codex CLI and the official SDK send and read.
 import orjson
 
 from weir.core.errors import MalformedBody, UpstreamFailed
-from weir.dialect.chat_errors import openai_error, told
-from weir.dialect.chat_fields import read_json, write_json
-from weir.dialect.responses_answer import Answer
-from weir.dialect.responses_events import ResponseEvents
-from weir.dialect.responses_fields import an_object
-from weir.dialect.responses_request import chat_request
+from weir.dialect.fields import read_json, write_json
+from weir.dialect.openai_errors import openai_error, told
+from weir.dialect.responses.answer import Answer
+from weir.dialect.responses.events import ResponseEvents
+from weir.dialect.responses.fields import an_object
+from weir.dialect.responses.request import chat_request
 
 _LARGE = ("instructions", "metadata", "text", "tools")  # in three events of a stream: written once
 

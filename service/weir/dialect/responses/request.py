@@ -6,9 +6,9 @@ Every field of the request stands in one of the tables below or in `chat_request
 from typing import Any, NamedTuple
 
 from weir.core.errors import InvalidValue
-from weir.dialect.responses_fields import Fields, a_list, a_string, an_object, member, only, refuse
-from weir.dialect.responses_input import Conversation
-from weir.dialect.responses_tools import Toolbox
+from weir.dialect.responses.fields import Fields, a_list, a_string, an_object, member, only, refuse
+from weir.dialect.responses.input import Conversation
+from weir.dialect.responses.tools import Toolbox
 
 # Hints that change no answer: where to cache and for how long, which tier bills, what a dashboard shows, how long to
 # store (nothing is stored here), how to pad events, how the platform's own tools and images are limited.

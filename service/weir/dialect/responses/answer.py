@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from weir.core.errors import UpstreamFailed
-from weir.dialect.responses_fields import Fields
-from weir.dialect.responses_output import Output
-from weir.dialect.responses_request import WayBack
+from weir.dialect.responses.fields import Fields
+from weir.dialect.responses.output import Output
+from weir.dialect.responses.request import WayBack
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 _BROKEN = {"abort", "error"}  # vLLM's words for an answer that its engine gave up

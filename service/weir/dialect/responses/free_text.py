@@ -2,7 +2,7 @@
 
 import re
 
-from weir.dialect.responses_tools import INPUT
+from weir.dialect.responses.tools import INPUT
 
 _OPENING = re.compile(r'\s*\{\s*"' + INPUT + r'"\s*:\s*"')
 _COMPACT = '{"' + INPUT + '":"'

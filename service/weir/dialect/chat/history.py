@@ -9,8 +9,7 @@ from binascii import Error as BadBase64
 from typing import Any, NamedTuple
 
 from weir.core.errors import InvalidValue
-from weir.dialect.chat_fields import Json, a_list, a_string, an_object, blocks, no_counterpart, string_in
-from weir.dialect.messages_answer import as_object
+from weir.dialect.fields import Json, a_list, a_string, an_object, as_object, blocks, no_counterpart, string_in
 
 MESSAGES = "Anthropic's Messages API"
 _ID = re.compile(r"[^a-zA-Z0-9_-]")

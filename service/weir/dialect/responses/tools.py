@@ -7,7 +7,7 @@ function named for both. What the platform itself would run (a search, a shell, 
 from typing import Any, NamedTuple
 
 from weir.core.errors import InvalidValue
-from weir.dialect.responses_fields import Fields, a_list, an_object, member, only, optional, refuse
+from weir.dialect.responses.fields import Fields, a_list, an_object, member, only, optional, refuse
 
 INPUT = "input"  # the one argument of a custom tool's function
 # Who may call it, when it is loaded and what it gives back: a chat engine offers every function to the model at once.

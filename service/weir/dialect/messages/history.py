@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from weir.core.errors import InvalidValue
-from weir.dialect.chat_fields import Json, a_list, an_object, blocks, no_counterpart, string_in
+from weir.dialect.fields import Json, a_list, an_object, blocks, no_counterpart, string_in
 
 CHAT = "chat completions"
 # Claude Code's first system block: a word for Anthropic's billing with a hash per request, which would spoil every

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from weir.core.errors import UpstreamFailed
-from weir.dialect.chat_fields import Json, read_json
+from weir.dialect.fields import Json, as_object, read_json
 
 _STOP_REASONS = {"length": "max_tokens", "content_filter": "refusal"}
 _CALLED = {"tool_calls", "function_call"}
@@ -104,17 +104,6 @@ def _content(told: Json, name: str) -> list[Json]:
         given = as_object(arguments(function))
         content.append({"type": "tool_use", "id": number, "name": function["name"], "input": given})
     return content
-
-
-def as_object(written: str) -> Json:
-    """Messages takes objects only; what a model wrote instead is kept in one, so that it can be told of it."""
-    if not written.strip():
-        return {}
-    try:
-        given = orjson.loads(written)
-    except orjson.JSONDecodeError:
-        given = None
-    return given if isinstance(given, dict) else {"arguments": written}
 
 
 def _count(value: Any) -> int:

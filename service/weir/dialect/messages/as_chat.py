@@ -10,8 +10,8 @@ from uuid import uuid4
 import orjson
 
 from weir.core.errors import InvalidValue
-from weir.dialect.chat_errors import told
-from weir.dialect.chat_fields import (
+from weir.dialect.anthropic_errors import error
+from weir.dialect.fields import (
     Fields,
     Json,
     a_list,
@@ -23,10 +23,10 @@ from weir.dialect.chat_fields import (
     string_in,
     write_json,
 )
-from weir.dialect.messages_answer import message
-from weir.dialect.messages_errors import error
-from weir.dialect.messages_events import MessageEvents
-from weir.dialect.messages_history import CHAT, chat_messages
+from weir.dialect.messages.answer import message
+from weir.dialect.messages.events import MessageEvents
+from weir.dialect.messages.history import CHAT, chat_messages
+from weir.dialect.openai_errors import told
 from weir.dialect.translation import Events
 
 _SAME = ("model", "temperature", "top_p", "top_k")  # top_k is no word of OpenAI's; vLLM, TGI and llama.cpp know it

@@ -10,10 +10,10 @@ import orjson
 
 from weir.core.errors import UpstreamFailed
 from weir.core.sse import EventReader, TooLong
-from weir.dialect.chat_errors import Told, told_in
-from weir.dialect.chat_fields import Json, read_json, write_json
-from weir.dialect.messages_answer import arguments, beginning, call_id, calls, stop_reason, text, thought, usage
-from weir.dialect.messages_errors import error
+from weir.dialect.anthropic_errors import error
+from weir.dialect.fields import Json, read_json, write_json
+from weir.dialect.messages.answer import arguments, beginning, call_id, calls, stop_reason, text, thought, usage
+from weir.dialect.openai_errors import Told, told_in
 
 _PIECES = {"text": "text_delta", "thinking": "thinking_delta", "tool_use": "input_json_delta"}
 

@@ -6,10 +6,10 @@ import orjson
 
 from weir.core.errors import UpstreamFailed
 from weir.core.sse import EventReader, TooLong
-from weir.dialect.chat_fields import read_json, write_json
-from weir.dialect.responses_answer import Answer
-from weir.dialect.responses_fields import Fields
-from weir.dialect.responses_request import WayBack
+from weir.dialect.fields import read_json, write_json
+from weir.dialect.responses.answer import Answer
+from weir.dialect.responses.fields import Fields
+from weir.dialect.responses.request import WayBack
 
 _DONE = b"[DONE]"
 _BROKE_OFF = "The model's server failed in the middle of its answer."

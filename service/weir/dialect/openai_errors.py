@@ -5,7 +5,7 @@ from typing import NamedTuple
 import orjson
 
 from weir.core.errors import UpstreamFailed
-from weir.dialect.chat_fields import Json
+from weir.dialect.fields import Json
 
 
 class Told(NamedTuple):
