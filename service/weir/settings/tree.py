@@ -1,34 +1,23 @@
-"""Everything that can be configured: one frozen tree, read once from weir.yaml and WEIR_*, refused where it is wrong.
+"""The tree: what can be configured, each value with its unit, its default and its reason."""
 
-Every value of the file is also an environment variable, WEIR_SECTION__NAME, which wins over the file. Lists and models
-are JSON there. Unknown names are refused with the nearest known one, because a typo in a limit is a limit not set.
-"""
-
-import difflib
-import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from importlib.util import find_spec
 from ipaddress import ip_network
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from weir.auth.records import GLOB, check_team_name, unit_of
 from weir.backend.engines import engine_at
@@ -394,222 +383,3 @@ class Settings(BaseSettings):
         if self.server.port == self.server.ops_port:
             raise ValueError("server.port and server.ops_port must differ")
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong, and where. `line` counts from 1; 0 where it is not in the file."""
-
-    where: str
-    what: str
-    line: int = 0
-
-    def __str__(self) -> str:
-        place = f"line {self.line}: " if self.line else ""
-        return f"{place}{self.where}: {self.what}" if self.where else f"{place}{self.what}"
-
-
-class BadSettings(Exception):
-    """Everything that is wrong, at once."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(map(str, problems)))
-        self.problems = problems
-
-
-def load(path: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of a file, the environment, and the command line's overrides, which win over both.
-
-    Raises:
-        BadSettings: with all that is wrong.
-
-    """
-    document, lines = _read(path) if path else ({}, {})
-    problems = list(_unknown_in_environment())
-    try:
-        settings = _settled(document, {})  # a flag does not excuse the value that it replaces
-        if overrides:
-            settings = _settled(document, overrides)
-    except ValidationError as error:
-        problems += [_problem(dict(detail), lines) for detail in error.errors()]
-    except (ValueError, TypeError) as error:  # an environment variable that is not the JSON it should be
-        problems.append(Problem("environment", str(error)))
-    else:
-        problems += list(_unset_secrets(settings, lines))
-    if problems:
-        raise BadSettings(sorted(set(problems), key=lambda p: (p.line, p.where)))
-    return settings
-
-
-def _settled(document: Mapping[str, Any], overrides: Mapping[str, Any]) -> Settings:
-    """The command line wins over the environment, that over the file, that over the defaults; value by value."""
-
-    class Settled(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base class' form
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            line, file = (InitSettingsSource(settings_cls, dict(source)) for source in (overrides, document))
-            return line, env_settings, file
-
-    settled = Settled()
-    values = {name: getattr(settled, name) for name in Settings.model_fields}
-    return Settings.model_construct(settled.model_fields_set, **values)
-
-
-def remarks(settings: Settings) -> list[str]:
-    """What is no mistake, and still not what somebody may expect; a sentence each."""
-    names = {model.name for model in settings.models}
-    found = [
-        f"the fallback '{name}' of model '{model.name}' is no other model here, and never asked"
-        for model in settings.models
-        for name in model.fallbacks
-        if name not in names - {model.name}
-    ]
-    if "*" in settings.server.cors_origins:
-        found.append("any page that somebody opens may call with a key that it knows, as server.cors_origins says *")
-    if settings.telemetry.capture_content and settings.telemetry.otlp_endpoint:
-        found.append("prompts and answers of sampled requests go to the collector, as telemetry.capture_content says")
-    return found
-
-
-# -- where in the file -----------------------------------------------------------------------------------------------
-
-Path_ = tuple[str | int, ...]
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadSettings([Problem("", f"{path} cannot be read: {error}")]) from error
-    try:
-        document = yaml.safe_load(text)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        what = _unquoted(getattr(error, "problem", None) or "this is not YAML")
-        raise BadSettings([Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else 0)]) from None
-    except ValueError:  # of what looks like a date or a number, and is none
-        raise BadSettings([Problem("", "not valid YAML: a date or number that there is not; quote it")]) from None
-    except RecursionError:
-        raise BadSettings([Problem("", "is nested too deeply to be a configuration")]) from None
-    if document is None:
-        return {}, {}
-    if not isinstance(document, dict):
-        raise BadSettings([Problem("", "the file must hold names and values, like 'server:' and 'models:'", 1)])
-    lines: dict[Path_, int] = {}
-    problems: list[Problem] = []
-    try:
-        _mark_lines(tree, (), lines, problems)
-    except RecursionError:  # an anchor that holds itself
-        raise BadSettings([Problem("", "holds itself, by an anchor")]) from None
-    if problems:
-        raise BadSettings(problems)
-    return {str(name): value for name, value in document.items()}, lines
-
-
-def _unquoted(problem: str) -> str:
-    """A YAML parser's sentence without what it quotes: a secret that begins with * or ! is an alias or a tag to it."""
-    shown = re.sub(r"(['\"]).{4,}\1", "...", problem)
-    return shown if shown == problem else f"{shown}; put quotes around a text that begins with *, & or !"
-
-
-def _mark_lines(node: yaml.Node | None, path: Path_, lines: dict[Path_, int], problems: list[Problem]) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for name, value in node.value:
-            inner = (*path, str(name.value))
-            lines[inner] = name.start_mark.line + 1
-            if name.value in seen:
-                problems.append(Problem(_dotted(inner), "is given twice", lines[inner]))
-            seen.add(name.value)
-            _mark_lines(value, inner, lines, problems)
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            lines[(*path, number)] = value.start_mark.line + 1
-            _mark_lines(value, (*path, number), lines, problems)
-
-
-def _problem(detail: dict[str, Any], lines: Mapping[Path_, int]) -> Problem:
-    path: Path_ = tuple(detail["loc"])
-    line = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), 0)
-    if detail["type"] == "extra_forbidden":
-        known = list(_names_at(Settings, path[:-1]))
-        return Problem(_dotted(path), f"there is no such setting{_nearest(str(path[-1]), known)}", line)
-    return Problem(_dotted(path), detail["msg"].removeprefix("Value error, "), line)
-
-
-def _names_at(model: type[BaseModel], path: Path_) -> Iterator[str]:
-    """The settings that exist where `path` leads."""
-    for step in path:
-        if isinstance(step, int):
-            continue
-        inner = model.model_fields.get(step)
-        if inner is None:
-            return
-        candidates = [inner.annotation, *get_args(inner.annotation)]
-        found = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
-        if found is None:
-            return
-        model = found
-    yield from model.model_fields
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
-        return f"; did you mean '{close[0]}'?"
-    return f"; known are {', '.join(sorted(known))}" if known else ""
-
-
-def _dotted(path: Path_) -> str:
-    text = ""
-    for step in path:
-        name = step if isinstance(step, int) or _looks_like_a_name(step) else "..."
-        text += f"[{name}]" if isinstance(name, int) else f".{name}" if text else name
-    return text
-
-
-def _looks_like_a_name(step: str) -> bool:
-    """Of a setting; what else stands in the place of one may be a secret."""
-    return re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,39}", step) is not None and sum(map(str.isdigit, step)) <= 3
-
-
-# -- what the environment says ---------------------------------------------------------------------------------------
-
-OTHER_VARIABLES = frozenset({"WEIR_ADMIN_KEY", "WEIR_CONFIG"})  # read by others than the settings
-
-
-def _unknown_in_environment() -> Iterator[Problem]:
-    known = list(Settings.model_fields)
-    for variable in os.environ:
-        if not variable.startswith("WEIR_") or variable in OTHER_VARIABLES:
-            continue
-        path = tuple(variable.removeprefix("WEIR_").lower().split("__"))
-        if path[0] not in known:
-            yield Problem(variable, f"there is no such setting{_nearest(path[0], known)}")
-            continue
-        if len(path) > 1 and path[0] not in ("models", "teams"):
-            inner = list(_names_at(Settings, path[:-1]))
-            if path[-1] not in inner:
-                yield Problem(variable, f"there is no such setting{_nearest(path[-1], inner)}")
-
-
-def _unset_secrets(settings: Settings, lines: Mapping[Path_, int]) -> Iterator[Problem]:
-    for m, model in enumerate(settings.models):
-        for e, endpoint in enumerate(model.endpoints):
-            if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
-                path: Path_ = ("models", m, "endpoints", e, "api_key_env")
-                # Somebody may have written the key itself here; names of variables are in capitals.
-                name = endpoint.api_key_env if endpoint.api_key_env.isupper() else "that is named here"
-                yield Problem(
-                    _dotted(path),
-                    f"the environment variable {name} is not set",
-                    lines.get(path, lines.get(path[:-1], 0)),
-                )
