@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from tests.system.harness import Admin, Key, Upstream, Weir, configuration, model
+from weir.core.operations import OPERATIONS
 
 
 def schema_of_whole_answers(context: Any, response: Any, case: schemathesis.Case) -> bool | None:
@@ -50,7 +51,9 @@ BOUNDED = settings(
 
 @pytest.fixture(scope="module")
 def weir(redis_url: str, upstream: Upstream) -> Iterator[Weir]:
-    with Weir(configuration(redis_url, [model("chat", upstream.url)])) as weir:
+    # Of a server that knows them all: what cannot be put into other words is no matter of this description.
+    knows = [operation.name for operation in OPERATIONS]
+    with Weir(configuration(redis_url, [model("chat", upstream.url, serves=knows)])) as weir:
         yield weir
 
 

@@ -21,6 +21,7 @@ from weir.core.operations import (
     RESPONSES,
     SPEECH,
     TEXT,
+    TRANSCRIPTION,
     Operation,
 )
 
@@ -175,12 +176,13 @@ def _hot_paths() -> Json:
         MODERATIONS: ("Classify texts", texts, {}),
         IMAGE: ("Make images", texts, stream),
         SPEECH: ("Speak a text", texts, {"voice": {}}),
+        TRANSCRIPTION: ("Write down what is said", {**text, "format": "binary"}, {"stream": {"type": "boolean"}}),
     }
     return {f"/v1{one.path}": _operation(one, *described[one]) for one in OPERATIONS}
 
 
 def _operation(operation: Operation, summary: str, form: Json, fields: Json) -> Json:
-    body = {
+    body: Json = {
         "type": "object",
         "required": ["model", operation.prompt, *(("max_tokens",) if operation is MESSAGES else ())],
         "properties": {
@@ -190,6 +192,9 @@ def _operation(operation: Operation, summary: str, form: Json, fields: Json) -> 
         },
         "additionalProperties": True,
     }
+    kind = "multipart/form-data" if operation.form else "application/json"
+    if operation.form:  # gateway/form.py: a name that two readers could read in two ways is refused
+        body["propertyNames"] = {"pattern": r"^[A-Za-z0-9_.\[\]-]+$"}
     answer: Json = {"*/*": {}} if operation.opaque else {"application/json": {"schema": {"type": "object"}}}
     if operation.streams:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
@@ -197,7 +202,7 @@ def _operation(operation: Operation, summary: str, form: Json, fields: Json) -> 
     return {
         "post": {
             "summary": summary,
-            "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+            "requestBody": {"required": True, "content": {kind: {"schema": body}}},
             "responses": {"200": {"description": "The model's answer.", "content": answer}, **errors},
         }
     }

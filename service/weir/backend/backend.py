@@ -8,15 +8,32 @@ from weir.core.asgi import Headers
 from weir.core.types import Endpoint, Timeouts
 
 
+class Upload(Protocol):
+    """The rest of a body that still comes from the client; `Call.body` goes before it.
+
+    `rest` is how many bytes that will be, None where nobody knows: then they go in chunks. `begun` says that something
+    of it was read, so that it cannot be sent to anybody else.
+    """
+
+    content_type: bytes
+    rest: int | None
+    begun: bool
+
+    async def read(self) -> bytes:
+        """The next piece; b"" at the end. Raises whatever ends the request: the client left, or sent too much."""
+        ...
+
+
 class Call(NamedTuple):
     """One request as it goes upstream: built, never copied. `path` is below the endpoint's URL; with // in front it is
-    counted from the server's root.
+    counted from the server's root. The body is JSON, or the beginning of an `upload`.
     """
 
     path: str
     body: bytes
     headers: Headers
     timeouts: Timeouts
+    upload: Upload | None = None
 
 
 # Takes what has come, at once; gives back what has to be awaited before more may come, if anything.

@@ -18,6 +18,7 @@ from weir.core.operations import (
     RESPONSES,
     SPEECH,
     TEXT,
+    TRANSCRIPTION,
     Operation,
 )
 
@@ -46,14 +47,17 @@ _COMMON = (CHAT, TEXT, EMBEDDINGS)
 
 ENGINES = {
     # Whatever there is: chat is what all of them have; what some of them have passes, and its own 404 with it.
-    "generic": Engine(_these(*_COMMON, RERANK, MODERATIONS, IMAGE, SPEECH)),
+    "generic": Engine(_these(*_COMMON, RERANK, MODERATIONS, IMAGE, SPEECH, TRANSCRIPTION)),
     # platform.openai.com/docs/api-reference: `max_tokens` is deprecated, and o-series models refuse it.
-    "openai": Engine(_these(*_COMMON, RESPONSES, MODERATIONS, IMAGE, SPEECH), max_tokens_field="max_completion_tokens"),
+    "openai": Engine(
+        _these(*_COMMON, RESPONSES, MODERATIONS, IMAGE, SPEECH, TRANSCRIPTION),
+        max_tokens_field="max_completion_tokens",
+    ),
     # learn.microsoft.com/azure/ai-foundry/openai/reference: deployments, api-version, api-key; `max_completion_tokens`
     # since 2024-09-01-preview. No deployment has Responses below it; the newer v1 API has them
     # (learn.microsoft.com/azure/ai-foundry/openai/latest): a url that ends with /openai/v1, without `api_version`.
     "azure": Engine(
-        _these(*_COMMON, IMAGE, SPEECH),
+        _these(*_COMMON, IMAGE, SPEECH, TRANSCRIPTION),
         key=("api-key", "{}"),
         max_tokens_field="max_completion_tokens",
         deployments=True,
@@ -64,7 +68,7 @@ ENGINES = {
     "anthropic": Engine(_these(MESSAGES, COUNT_TOKENS), key=("x-api-key", "{}")),
     # docs.vllm.ai/en/stable/serving/online_serving; count_tokens since March 2026 (pull request 35588). For an older
     # one say "tokenize" in `serves`: that is at the root, which --api-key does not guard and a proxy may have shut.
-    "vllm": Engine(_these(*_COMMON, RESPONSES, MESSAGES, COUNT_TOKENS, RERANK)),
+    "vllm": Engine(_these(*_COMMON, RESPONSES, MESSAGES, COUNT_TOKENS, RERANK, TRANSCRIPTION)),
     # docs.ollama.com/api/openai-compatibility: responses since 0.13.3, speech since 0.40.8, images as an experiment;
     # docs.ollama.com/api/anthropic-compatibility: messages, and no count_tokens.
     "ollama": Engine(_these(*_COMMON, RESPONSES, MESSAGES, IMAGE, SPEECH)),

@@ -7,7 +7,7 @@ decision 8). httptools, uvicorn's own C parser, reads the answers. No redirects,
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -273,10 +273,16 @@ class Pool:
             if connection.open and self._loop.time() - connection.idle_since < self._idle_seconds:
                 return connection
             connection.abort()
+        return await self.connect(connect_seconds)
+
+    async def connect(
+        self, connect_seconds: float, make: Callable[[asyncio.AbstractEventLoop], Connection] = Connection
+    ) -> Connection:
+        """A new one. Raises as `acquire` does."""
         loop = self._loop
         async with asyncio.timeout(connect_seconds):
             _, made = await loop.create_connection(
-                lambda: Connection(loop), self._origin.host, self._origin.port, ssl=self._tls
+                lambda: make(loop), self._origin.host, self._origin.port, ssl=self._tls
             )
         return made
 

@@ -5,8 +5,9 @@ and which header bears its key, is decided before: see engines.py.
 from types import TracebackType
 from urllib.parse import urlsplit
 
-from weir.backend.backend import BackendResponse, Call, Sink
+from weir.backend.backend import BackendResponse, Call, Sink, Upload
 from weir.backend.http1 import Broken, Connection, Origin, Pool, origin_of
+from weir.backend.http1_upload import UploadPool
 from weir.core.asgi import Headers
 from weir.core.errors import UpstreamBroke, UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
 from weir.core.types import Endpoint
@@ -30,9 +31,12 @@ class OpenAIBackend:
         if known is None:  # kept for each endpoint: two of one address may differ in their key
             if len(self._heads) >= HEADS_MAX:
                 self._heads.clear()
-            known = self._heads[endpoint, call.path] = self._head(endpoint, call.path)
+            known = self._heads[endpoint, call.path] = self._head(endpoint, call.path, form=call.upload is not None)
         pool, head = known
         lines = [b"%b: %b\r\n" % header for header in call.headers]
+        if call.upload is not None:
+            start = b"%b%b%b" % (head, b"".join(lines), _framing(call.body, call.upload))
+            return _Sending(UploadPool(pool, call.body, call.upload), start, call.timeouts.connect)
         message = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, b"".join(lines), len(call.body), call.body)
         return _Sending(pool, message, call.timeouts.connect)
 
@@ -40,8 +44,8 @@ class OpenAIBackend:
         for pool in self._pools.values():
             pool.close()
 
-    def _head(self, endpoint: Endpoint, path: str) -> tuple[Pool, bytes]:
-        """The part of a request's head that never changes."""
+    def _head(self, endpoint: Endpoint, path: str, *, form: bool) -> tuple[Pool, bytes]:
+        """The part of a request's head that never changes. The type of a `form` does: each has its own boundary."""
         url = urlsplit(endpoint.url)
         origin = origin_of(endpoint.url)
         pool = self._pools.get(origin)
@@ -50,7 +54,7 @@ class OpenAIBackend:
         query = f"?{endpoint.query}" if endpoint.query else ""
         fixed = {
             "host": url.netloc,
-            "content-type": "application/json",
+            **({} if form else {"content-type": "application/json"}),
             "accept-encoding": "identity",
             "user-agent": "weir",
             **dict(endpoint.headers),
@@ -61,12 +65,18 @@ class OpenAIBackend:
         return pool, f"POST {place}{query} HTTP/1.1\r\n{lines}".encode("latin-1")
 
 
+def _framing(body: bytes, upload: Upload) -> bytes:
+    """The end of the head of a request whose body still comes, in chunks where nobody knows how long it will be."""
+    length = b"transfer-encoding: chunked" if upload.rest is None else b"content-length: %d" % (len(body) + upload.rest)
+    return b"content-type: %b\r\n%b\r\n\r\n" % (upload.content_type, length)
+
+
 class _Sending:
     """The block in which one request is under way."""
 
     __slots__ = ("_connect_seconds", "_connection", "_message", "_pool")
 
-    def __init__(self, pool: Pool, message: bytes, connect_seconds: float) -> None:
+    def __init__(self, pool: Pool | UploadPool, message: bytes, connect_seconds: float) -> None:
         self._pool = pool
         self._message = message
         self._connect_seconds = connect_seconds

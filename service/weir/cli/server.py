@@ -30,6 +30,7 @@ from weir.settings import Settings
 MARGIN_SECONDS = 10.0
 LINGER_SECONDS = 2.0  # for a client that still sends what nobody wants any more
 PIPELINE_MAX = 100  # requests that wait behind another on one connection
+_LEFT = (7, 8)  # CLOSE and CLOSE_WAIT, the states of tcp_info of a connection that is reset or whose peer is done
 _OTHER_PROTOCOL = re.compile(rb" (?:RTSP|ICE)/1\.0\r\n")
 
 
@@ -100,6 +101,16 @@ class UvicornWire:
         with contextlib.suppress(OSError):
             fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, unread)
         return here + int.from_bytes(unread, sys.byteorder)
+
+    def left(self) -> bool:
+        # Its end stands behind what it sent before; where that is not read, the kernel knows it and the loop does not.
+        # Where the kernel cannot take all that was sent, the end is not even here, and nobody knows.
+        if not self._flow.read_paused or not hasattr(socket, "TCP_INFO"):
+            return False
+        with contextlib.suppress(OSError):
+            peer = self._transport.get_extra_info("socket")
+            return peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _LEFT
+        return False
 
     def cut(self) -> None:
         # `close` would wait until the client has read what is buffered, and the one to cut is the one that does not.

@@ -11,7 +11,8 @@ Dialect = Literal["openai", "anthropic"]
 
 class Operation(NamedTuple):
     """`name` is its word in logs, metrics and settings, `path` stands below /v1. `prompt` is the field without which
-    there is nothing to do; `caps` are those that bound the answer, none where it is not made of tokens.
+    there is nothing to do; `caps` are those that bound the answer, none where it is not made of tokens. A `form` comes
+    as multipart/form-data with a file in it, which is passed on while it comes; anything else is JSON.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Operation(NamedTuple):
     streams: bool = False
     opt_in_usage: bool = False  # a stream tells its usage only if `stream_options` ask for it
     opaque: bool = False  # the answer may be anything: sound, subtitles
+    form: bool = False
 
     @property
     def generates(self) -> bool:
@@ -46,5 +48,18 @@ RERANK = Operation("rerank", "/rerank", "documents")
 MODERATIONS = Operation("moderations", "/moderations", "input")
 IMAGE = Operation("image", "/images/generations", "prompt", streams=True)
 SPEECH = Operation("speech", "/audio/speech", "input", streams=True, opaque=True)
+TRANSCRIPTION = Operation("transcription", "/audio/transcriptions", "file", streams=True, opaque=True, form=True)
 
-OPERATIONS = (CHAT, TEXT, RESPONSES, MESSAGES, COUNT_TOKENS, EMBEDDINGS, RERANK, MODERATIONS, IMAGE, SPEECH)
+OPERATIONS = (
+    CHAT,
+    TEXT,
+    RESPONSES,
+    MESSAGES,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    RERANK,
+    MODERATIONS,
+    IMAGE,
+    SPEECH,
+    TRANSCRIPTION,
+)

@@ -54,7 +54,7 @@ class Calls:
         headers = self._headers
         if path.startswith(MESSAGES.path):
             headers = [*headers, *(self._versions or [VERSION])]
-        return Call(path, body, headers, route.timeouts)
+        return Call(path, body, headers, route.timeouts, request.upload)
 
     def heard(self, response: BackendResponse, route: Route) -> BackendResponse:
         """The answer of this route's server in the client's own dialect."""

@@ -22,8 +22,9 @@ from weir.gateway.drain import Drain
 from weir.gateway.head import read_head, request_id
 from weir.gateway.relay import relay
 from weir.gateway.replies import DEGRADED, Errors, Reply, limit_headers
-from weir.gateway.request import CompletionRequest, read_body, read_request
+from weir.gateway.request import CompletionRequest, read_body, read_form, read_request
 from weir.gateway.turnstile import Turnstile
+from weir.gateway.upload import begin_upload
 from weir.gateway.watch import FIRST_BYTE, Watches
 from weir.gateway.wire import Wire, wire_of
 from weir.routing import RouteTable
@@ -86,9 +87,15 @@ class Completions:
         trace = exchange.trace = rooms.telemetry.trace(head.traceparent, head.tracestate)
         principal = exchange.principal = await rooms.auth.authenticate(head.authorization)  # 401
         exchange.mark_reading()
-        body = await read_body(wire, head.content_length, rooms.max_body_bytes, rooms.watches)  # 408, 413
-        exchange.mark_read()
-        request = read_request(self._operation, body)  # 400
+        most, length = rooms.max_body_bytes, head.content_length
+        if self._operation.form:
+            upload = await begin_upload(scope, wire, length, most, rooms.watches, reply.base)  # 400, 408, 413
+            request = read_form(self._operation, upload)  # 400
+            exchange.mark_read()
+        else:
+            body = await read_body(wire, length, most, rooms.watches)  # 408, 413
+            exchange.mark_read()
+            request = read_request(self._operation, body)  # 400
         route = rooms.routes.match(request.model, principal)  # 404
         ask = self._ask(request, route, exchange)
         meter = Meter(ask.prompt_tokens)
@@ -113,6 +120,8 @@ class Completions:
                     exchange.mark_placed(waited=waited)
                     if route.early_headers and request.streaming:
                         watch.ping = reply.begin_early
+                    if request.upload is not None:
+                        request.upload.accompany(watch, exchange)
                     on_attempt = partial(self._attempt, exchange, meter, trace)
                     sending = rooms.dispatch.send(route, calls, watch, on_attempt, exchange.attempts)
                     async with sending as response:  # 502, 503, 504
@@ -139,8 +148,11 @@ class Completions:
         self, exchange: Exchange, request: CompletionRequest, meter: Meter, ending: BaseException | None
     ) -> int | None:
         """What this ending costs, in tokens; called once, by the reservation, when it is left."""
-        if ending is not None and not isinstance(ending, GatewayError):
-            return exchange.reserved_tokens  # a bug, or the process is being torn down: the safe side
+        if ending is not None:
+            if not isinstance(ending, GatewayError):
+                return exchange.reserved_tokens  # a bug, or the process is being torn down: the safe side
+            if ending.status < 499:
+                meter.refused()  # by us, and so before a server had the whole of an upload
         usage, exchange.tokens_from = meter.reading(ending)
         if usage is None:
             return None

@@ -182,6 +182,11 @@ class Dispatched:
             self._ended(error)
         await self._sending.__aexit__(kind, error, trace)
 
+    @property
+    def _spent(self) -> bool:
+        """A part of the body has been taken from the client and passed on: nobody can send that a second time."""
+        return self._call is not None and self._call.upload is not None and self._call.upload.begun
+
     # -- where to
 
     def _place(self) -> Endpoint | None:
@@ -209,7 +214,7 @@ class Dispatched:
 
     def _next(self, trouble: Trouble, wait: float | None = None) -> _Step | None:
         """Another endpoint, or this one again, or a fallback; None where it ends here. `wait` is what it asked for."""
-        if not trouble.elsewhere:
+        if not trouble.elsewhere or self._spent:
             return None
         dispatch, route, failed = self._dispatch, self.route, self.endpoint
         self._tried += (failed,)
@@ -274,7 +279,7 @@ class Dispatched:
             )
             self.attempts.append(attempt)
             if headers := self._on_attempt(attempt):
-                call = _new_tuple(Call, (call.path, call.body, [*call.headers, *headers], call.timeouts))
+                call = _new_tuple(Call, (call.path, call.body, [*call.headers, *headers], call.timeouts, call.upload))
             self._sending = self._dispatch.backends[route.backend].send(endpoint, call)
         except BaseException:
             self._give_back(endpoint, trial)

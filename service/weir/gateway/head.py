@@ -58,6 +58,11 @@ def new_request_id() -> str:
     return f"{getrandbits(128):032x}"
 
 
+def content_type(scope: Scope) -> bytes:
+    """Of the body, b"" where the client says none; looked up by those alone who decide on it."""
+    return next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+
+
 def read_head(scope: Scope) -> Head:
     """Raises BadRequest, UnsupportedEncoding, HeadersTooLarge."""
     headers = scope["headers"]

@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 
-from weir.core.errors import BodyTooLarge, ClientGone, InvalidValue, MalformedBody
+from weir.core.errors import ClientGone, InvalidValue, MalformedBody
 from weir.core.operations import CHAT, Operation
 from weir.core.types import Route
 from weir.gateway.splice import DECIDED_ON, refuse_duplicates, replace
+from weir.gateway.upload import Upload, too_large
 from weir.gateway.watch import Watches
 from weir.gateway.wire import Wire
 
@@ -28,7 +29,7 @@ Json = dict[str, Any]
 @dataclass(slots=True)
 class CompletionRequest:
     """What is decided on. `output_tokens` is the most per choice, None if the client names none; `text_bytes` is the
-    body without base64, `media_tokens` stands for that.
+    body without base64, `media_tokens` stands for that. Of an `upload` the body is what is held of it.
     """
 
     operation: Operation
@@ -42,6 +43,7 @@ class CompletionRequest:
     media_tokens: int
     present: frozenset[str]
     stream_options: Json | None
+    upload: Upload | None = None
 
 
 async def read_body(wire: Wire, content_length: int | None, most: int, watches: Watches) -> bytes:
@@ -50,13 +52,13 @@ async def read_body(wire: Wire, content_length: int | None, most: int, watches: 
     Raises BodyTooLarge, ClientGone, BodyTimeout.
     """
     if content_length is not None and content_length > most:
-        raise BodyTooLarge(_too_large(most))
+        raise too_large(most)
     body = wire.body()
     if body is None:
         with watches.body():
             body = await _received(wire, most)
     if len(body) > most:
-        raise BodyTooLarge(_too_large(most))
+        raise too_large(most)
     return body
 
 
@@ -69,7 +71,7 @@ async def _received(wire: Wire, most: int) -> bytes:
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > most:
-            raise BodyTooLarge(_too_large(most))
+            raise too_large(most)
         more = message.get("more_body", False)
     return b"".join(parts)
 
@@ -84,7 +86,7 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
         raise MalformedBody("The request body must be a JSON object.")
     model = fields.get("model")
     if not isinstance(model, str) or not model:
-        raise InvalidValue("'model' must be the name of a model; GET /v1/models lists them.", param="model")
+        raise _without_model()
     _check_prompt(operation, fields)
     streaming = _boolean(fields, "stream") and operation.streams
     refuse_duplicates(body, fields)
@@ -104,6 +106,28 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
     )
 
 
+def read_form(operation: Operation, upload: Upload) -> CompletionRequest:
+    """Raises InvalidValue, naming the field."""
+    model = upload.model
+    if not model:
+        raise _without_model()
+    return CompletionRequest(
+        operation=operation,
+        body=upload.held,
+        model=model,
+        # Whatever `stream` says: a server may ignore it (whisper-1 does), so no stream may be begun before it does.
+        streaming=False,
+        wants_usage=True,
+        output_tokens=0,
+        choices=1,
+        text_bytes=upload.form.text_bytes,
+        media_tokens=MEDIA_TOKENS,
+        present=_DECIDED_ON,
+        stream_options=None,
+        upload=upload,
+    )
+
+
 def outgoing(request: CompletionRequest, route: Route, cap: int | None) -> bytes:
     """The body that goes upstream: the client's bytes, with our few changes spliced in.
 
@@ -117,11 +141,15 @@ def outgoing(request: CompletionRequest, route: Route, cap: int | None) -> bytes
         changes["stream_options"] = {**(request.stream_options or {}), "include_usage": True}
     if cap is not None:
         changes[route.max_tokens_field if request.operation is CHAT else request.operation.caps[0]] = cap
-    return replace(request.body, changes, request.present) if changes else request.body
+    if not changes:
+        return request.body
+    if request.upload is not None:
+        return request.upload.renamed(changes["model"])
+    return replace(request.body, changes, request.present)
 
 
-def _too_large(most: int) -> str:
-    return f"The request body is larger than the {most} bytes that this endpoint accepts."
+def _without_model() -> InvalidValue:
+    return InvalidValue("'model' must be the name of a model; GET /v1/models lists them.", param="model")
 
 
 def _check_prompt(operation: Operation, fields: Json) -> None:

@@ -25,8 +25,9 @@ Ping = Callable[[], Rest]
 
 
 class Watch:
-    """One stretch of a request, as a block: reading its body, or waiting for its answer. `waiting_for` is one of the
-    constants above, `since` in the loop's seconds; whoever waits sets them, as cheaply as can be.
+    """One stretch of a request, as a block: reading its body, or waiting for its answer, perhaps while the rest of the
+    body comes. `waiting_for` is one of the constants above, `since` in the loop's seconds; whoever waits sets them, as
+    cheaply as can be.
 
     The block raises what was found, in place of the cancellation that brought it.
     """
@@ -65,7 +66,7 @@ class Watch:
         self._task = task
         watches.live.add(self)
         if self._wire is not None:
-            self._wire.listen(self._gone)  # the body is read: the next thing that the client can do is leave
+            self._wire.listen(self._gone)
         return self
 
     def __exit__(
@@ -107,17 +108,16 @@ class Watch:
         self.end(ClientGone(reason="closed the connection"))
 
     def _look(self, now: float, body_seconds: float, write_seconds: float, ping_seconds: float) -> None:
+        if self._wire is not None and self._wire.left():
+            self._gone()
+            return
         silent = now - self.since
         timeouts = self._timeouts
         if self.waiting_for == CLIENT:
-            left = self._wire.buffered() if self._wire is not None else 0
-            if left != self._left:
-                self._left, self.since = left, now  # slowly, but it reads
-            elif silent > write_seconds:
-                self.end(ClientStalled(reason=f"read nothing for {write_seconds:g} s"))
+            self._look_at_client(now, write_seconds)
             return
         if self.waiting_for <= PLACE:  # the turnstile has a limit of its own
-            if self.waiting_for == BODY and silent > body_seconds:
+            if self.waiting_for == BODY and (silent > body_seconds or now - self._began > timeouts.total):
                 self.end(BodyTimeout())
             return
         if now - self._began > timeouts.total:
@@ -129,6 +129,13 @@ class Watch:
         elif self.ping is not None and now - max(self.since, self.pinged) > ping_seconds:
             self.pinged = now  # not `since`: our own comment is no word from upstream
             self._watches.finish(self.ping())
+
+    def _look_at_client(self, now: float, write_seconds: float) -> None:
+        left = self._wire.buffered() if self._wire is not None else 0
+        if left != self._left:
+            self._left, self.since = left, now  # slowly, but it reads
+        elif now - self.since > write_seconds:
+            self.end(ClientStalled(reason=f"read nothing for {write_seconds:g} s"))
 
 
 class Watches:

@@ -27,7 +27,9 @@ class Wire(Protocol):
         """ASGI's `receive`: the body's next part."""
 
     def listen(self, gone: Callable[[], None] | None) -> None:
-        """Call `gone` when the client leaves, until told None. Only once the body is read."""
+        """Call `gone` when the client leaves, until told None. While a body still comes, `receive` may be the one that
+        hears it.
+        """
 
     def answer(self, status: int, headers: Headers, body: bytes) -> Rest:
         """The whole answer; its content-length is added."""
@@ -39,6 +41,9 @@ class Wire(Protocol):
 
     def buffered(self) -> int:
         """Bytes that wait for the client; what changes here shows that it reads. 0 where the server does not say."""
+
+    def left(self) -> bool:
+        """The client has left and nobody could hear it, because nothing is read of what it sent before."""
 
     def cut(self) -> None:
         """Close the connection at once, with whatever is still to be written."""
@@ -54,23 +59,32 @@ def wire_of(scope: Scope, receive: Receive, send: Send) -> Wire:
 class AsgiWire:
     """A wire over plain ASGI."""
 
-    __slots__ = ("_listener", "_send", "cut", "receive")
+    __slots__ = ("_coming", "_gone", "_listener", "_receive", "_send", "cut")
 
     def __init__(self, receive: Receive, send: Send, cut: Callable[[], None]) -> None:
-        self.receive: Callable[[], Any] = receive
         self.cut = cut
+        self._receive: Callable[[], Any] = receive
         self._send = send
+        self._coming = False  # a body, of which the last message was not the end
+        self._gone: Callable[[], None] | None = None
         self._listener: asyncio.Task[Any] | None = None
 
     def body(self) -> bytes | None:
         return None
 
+    async def receive(self) -> Any:
+        message = await self._receive()
+        self._coming = message.get("more_body", False)
+        self.listen(self._gone)
+        return message
+
     def listen(self, gone: Callable[[], None] | None) -> None:
+        self._gone = gone
         if self._listener is not None:
             self._listener.cancel()
             self._listener = None
-        if gone is not None:
-            self._listener = asyncio.get_running_loop().create_task(self.receive())
+        if gone is not None and not self._coming:  # else a listener would take the body's next part
+            self._listener = asyncio.get_running_loop().create_task(self._receive())
             self._listener.add_done_callback(lambda listener: listener.cancelled() or gone())
 
     def answer(self, status: int, headers: Headers, body: bytes) -> Rest:
@@ -84,6 +98,9 @@ class AsgiWire:
 
     def buffered(self) -> int:
         return 0
+
+    def left(self) -> bool:
+        return False
 
     async def _answer(self, status: int, headers: Headers, body: bytes) -> None:
         await self._send({"type": "http.response.start", "status": status, "headers": headers})

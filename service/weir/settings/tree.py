@@ -44,6 +44,7 @@ OperationName = Literal[
     "moderations",
     "image",
     "speech",
+    "transcription",
 ]  # core/operations.py
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
