@@ -1,6 +1,6 @@
 """The port to an inference server."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -26,7 +26,8 @@ class Upload(Protocol):
 
 class Call(NamedTuple):
     """One request as it goes upstream: built, never copied. `path` is below the endpoint's URL; with // in front it is
-    counted from the server's root. The body is JSON, or the beginning of an `upload`.
+    counted from the server's root. The body is JSON, or the beginning of an `upload`. Where long data stands in it, it
+    goes on in the pieces of `data`, of which nobody makes a copy.
     """
 
     path: str
@@ -34,6 +35,17 @@ class Call(NamedTuple):
     headers: Headers
     timeouts: Timeouts
     upload: Upload | None = None
+    data: Sequence[bytes | memoryview] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body, without an upload's rest."""
+        return len(self.body) + sum(map(len, self.data))
+
+    @property
+    def whole(self) -> bytes:
+        """The body in one piece."""
+        return b"".join((self.body, *self.data)) if self.data else self.body
 
 
 # Takes what has come, at once; gives back what has to be awaited before more may come, if anything.

@@ -61,7 +61,7 @@ class _Echo:
     async def __aenter__(self) -> BackendResponse:
         # A model at work is elsewhere, too: what takes long must not keep the loop.
         call = self._call
-        small = len(call.body) <= INLINE_MAX
+        small = call.size <= INLINE_MAX
         self.status, self.content_type, answer = _answer(call) if small else await asyncio.to_thread(_answer, call)
         self._pieces = _once(answer) if isinstance(answer, bytes) else _paced(answer, self._delay)
         return self
@@ -86,7 +86,7 @@ class _Echo:
 def _answer(call: Call) -> tuple[int, bytes, bytes | Iterator[Json]]:
     """Status, content type, and the whole answer or its events."""
     try:
-        answer = ANSWERS[call.path](orjson.loads(call.body))
+        answer = ANSWERS[call.path](orjson.loads(call.whole))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         refusal = {
             "message": f"The echo model does not understand this: {error!r}",

@@ -7,7 +7,7 @@ decision 8). httptools, uvicorn's own C parser, reads the answers. No redirects,
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -70,10 +70,13 @@ class Connection(asyncio.Protocol):
 
     # -- what the backend does
 
-    async def request(self, message: bytes) -> None:
-        """Send a whole request and wait for the head of its answer. Raises Broken."""
+    async def request(self, message: bytes, data: Sequence[bytes | memoryview] = ()) -> None:
+        """Send a whole request, `data` behind `message`, and wait for the head of its answer. Raises Broken."""
         self._reset()
-        self.transport.write(message)
+        if data:
+            self.transport.writelines([message, *data])
+        else:
+            self.transport.write(message)
         while not self.status:
             await self._wait()
 

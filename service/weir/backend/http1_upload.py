@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from weir.backend.backend import Upload
@@ -29,7 +29,7 @@ class UploadConnection(Connection):
         self._feeding: asyncio.Task[None] | None = None
         self._full: asyncio.Future[None] | None = None  # the server takes no more at the moment
 
-    async def request(self, message: bytes) -> None:
+    async def request(self, message: bytes, data: Sequence[bytes | memoryview] = ()) -> None:  # noqa: ARG002 - JSON's
         """Send the head and the whole body, and wait for the head of the answer, which may come before the body's end.
 
         Raises Broken, and what `Upload.read` raises.

@@ -2,6 +2,7 @@
 and which header bears its key, is decided before: see engines.py.
 """
 
+from collections.abc import Sequence
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -37,8 +38,8 @@ class OpenAIBackend:
         if call.upload is not None:
             start = b"%b%b%b" % (head, b"".join(lines), _framing(call.body, call.upload))
             return _Sending(UploadPool(pool, call.body, call.upload), start, call.timeouts.connect)
-        message = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, b"".join(lines), len(call.body), call.body)
-        return _Sending(pool, message, call.timeouts.connect)
+        message = b"%b%bcontent-length: %d\r\n\r\n%b" % (head, b"".join(lines), call.size, call.body)
+        return _Sending(pool, message, call.timeouts.connect, call.data)
 
     async def close(self) -> None:
         for pool in self._pools.values():
@@ -74,11 +75,18 @@ def _framing(body: bytes, upload: Upload) -> bytes:
 class _Sending:
     """The block in which one request is under way."""
 
-    __slots__ = ("_connect_seconds", "_connection", "_message", "_pool")
+    __slots__ = ("_connect_seconds", "_connection", "_data", "_message", "_pool")
 
-    def __init__(self, pool: Pool | UploadPool, message: bytes, connect_seconds: float) -> None:
+    def __init__(
+        self,
+        pool: Pool | UploadPool,
+        message: bytes,
+        connect_seconds: float,
+        data: Sequence[bytes | memoryview] = (),
+    ) -> None:
         self._pool = pool
         self._message = message
+        self._data = data
         self._connect_seconds = connect_seconds
         self._connection: Connection | None = None
 
@@ -91,8 +99,8 @@ class _Sending:
             raise UpstreamUnreachable(reason=_short(error)) from error
         response: _Response | None = None
         try:
-            await connection.request(self._message)
-            self._message = b""  # a stream may last for an hour, and a prompt be a megabyte
+            await connection.request(self._message, self._data)
+            self._message, self._data = b"", ()  # a stream may last for an hour, and a prompt be a megabyte
             response = _Response(connection)
         except Broken as error:
             if connection.begun:

@@ -168,7 +168,7 @@ class _Answer:
         if self._call.path != CHAT:
             raise Refused("This model answers chat completions only.", 404, code="not_found")
         try:
-            body = orjson.loads(self._call.body)
+            body = orjson.loads(self._call.whole)
         except orjson.JSONDecodeError as error:
             raise Refused("The request body is not valid JSON.", code="malformed_body") from error
         if not isinstance(body, dict) or not isinstance(body.get("model"), str):

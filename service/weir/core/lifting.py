@@ -24,10 +24,10 @@ class Lifted(NamedTuple):
     data: Sequence[memoryview] = ()
     mark: bytes = b""
 
-    @property
-    def size(self) -> int:
-        """Bytes that were taken out."""
-        return sum(map(len, self.data))
+    def length(self, words: str) -> int:
+        """Of these words of the text, with the data in them again."""
+        marks = re.findall(rf"({self.mark.decode()}(\d+)\.)", words) if self.data else ()
+        return len(words) + sum(len(self.data[int(number)]) - len(mark) for mark, number in marks)
 
 
 def lift(text: bytes) -> Lifted:
@@ -52,12 +52,12 @@ def lift(text: bytes) -> Lifted:
     return Lifted(b"".join([*kept, view[end:]]), data, mark)
 
 
-def lower(text: bytes, lifted: Lifted) -> bytes:
-    """`text` with the data in it again, wherever its marks stand."""
+def lower(text: bytes, lifted: Lifted) -> list[bytes | memoryview]:
+    """`text` with the data in it again, wherever its marks stand: in pieces, of which the first is text."""
     if not lifted.data:
-        return text
+        return [text]
     parts = re.split(re.escape(lifted.mark) + rb"(\d+)\.", text)
-    return b"".join([lifted.data[int(part)] if number % 2 else part for number, part in enumerate(parts)])
+    return [lifted.data[int(part)] if number % 2 else part for number, part in enumerate(parts)]
 
 
 def _beginning(text: bytes, start: int) -> int:

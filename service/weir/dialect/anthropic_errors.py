@@ -32,3 +32,8 @@ def error_body(status: int, message: str, request_id: str) -> bytes:
 
 def error(status: int, message: str) -> dict[str, object]:
     return {"type": "error", "error": {"type": error_type(status), "message": message}}
+
+
+def with_request_id(body: bytes, request_id: str) -> bytes:
+    """An error object of ours with the id that it has to bear."""
+    return orjson.dumps({**orjson.loads(body), "request_id": request_id})

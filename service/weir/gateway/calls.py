@@ -3,13 +3,15 @@
 from weir.backend import BackendResponse, Call, Sink
 from weir.core.asgi import Headers
 from weir.core.errors import UpstreamFailed
+from weir.core.lifting import lower
 from weir.core.operations import MESSAGES
 from weir.core.sse import TooLong
 from weir.core.types import Route
+from weir.dialect.anthropic_errors import with_request_id
 from weir.dialect.between import translate
 from weir.dialect.translation import Translation
 from weir.gateway.replies import EVENTS
-from weir.gateway.request import CompletionRequest, outgoing
+from weir.gateway.request import LARGE, CompletionRequest, outgoing
 
 ANSWER_MAX = 64 << 20  # bytes of a single answer that is put into other words, so held whole
 VERSION = (b"anthropic-version", b"2023-06-01")
@@ -23,7 +25,7 @@ class Calls:
     limits depend on it. `versions` are Anthropic's headers as the client sent them.
     """
 
-    __slots__ = ("_bounded", "_cap", "_headers", "_request", "_translations", "_versions")
+    __slots__ = ("_bounded", "_cap", "_headers", "_made", "_request", "_request_id", "_translations", "_versions")
 
     def __init__(
         self, request: CompletionRequest, cap: int, request_id: str, versions: Headers, *, bounded: bool
@@ -32,44 +34,65 @@ class Calls:
         self._cap = cap if request.output_tokens is None else None
         self._bounded = bounded
         self._versions = versions
+        self._request_id = request_id
+        self._made: tuple[Route, Call] | None = None
         accept = _EVENTS if request.streaming else _ANYTHING if request.operation.opaque else _JSON
         self._headers: Headers = [accept, (b"x-request-id", request_id.encode())]
         self._translations: dict[str, Translation] = {}
 
+    @property
+    def takes_long(self) -> bool:
+        """To put this into other words would hold up everybody else's request."""
+        return len(self._request.text) > LARGE
+
+    def prepare(self, route: Route) -> None:
+        """What the call for this route will give, made now: in another thread, if that takes long."""
+        self._made = (route, self._make(route))
+
     def __call__(self, route: Route) -> Call:
         """Raises NotServed, InvalidValue."""
+        made, self._made = self._made, None
+        return made[1] if made is not None and made[0] is route else self._make(route)
+
+    def _make(self, route: Route) -> Call:
         request = self._request
         operation = request.operation
-        body = outgoing(request, route, self._cap if self._bounded or route.always_cap else None)
+        text = outgoing(request, route, self._cap if self._bounded or route.always_cap else None)
         path = operation.path
         if route.serves is not None and operation.name not in route.serves:
             translation = self._translations[route.model] = translate(
                 operation.name,
-                body,
+                text,
                 route.serves,
                 max_tokens_field=route.max_tokens_field,
                 default_max_tokens=route.default_max_tokens,
+                thinks=route.thinks,
             )
-            path, body = translation.path, translation.body
+            path, text = translation.path, translation.body
         headers = self._headers
         if path.startswith(MESSAGES.path):
             headers = [*headers, *(self._versions or [VERSION])]
-        return Call(path, body, headers, route.timeouts, request.upload)
+        body, *data = (text,) if request.lifted is None else lower(text, request.lifted)
+        return Call(path, bytes(body), headers, route.timeouts, request.upload, data)
 
     def heard(self, response: BackendResponse, route: Route) -> BackendResponse:
         """The answer of this route's server in the client's own dialect."""
         translation = self._translations.get(route.model)
-        return response if translation is None else _Translated(response, translation)
+        if translation is None:
+            return response
+        told_id = self._request_id if self._request.operation.dialect == "anthropic" else None
+        return _Translated(response, translation, told_id)
 
 
 class _Translated:
     """See `BackendResponse`. Events are passed on as they come, a single answer when it is whole."""
 
-    __slots__ = ("_done", "_response", "_translation", "content_type", "headers", "status")
+    __slots__ = ("_done", "_request_id", "_response", "_translation", "content_type", "headers", "status")
 
-    def __init__(self, response: BackendResponse, translation: Translation) -> None:
+    def __init__(self, response: BackendResponse, translation: Translation, request_id: str | None) -> None:
         self._response = response
         self._translation = translation
+        self._request_id = request_id
         self._done = False
         self.status, self.content_type, self.headers = response.status, response.content_type, response.headers
 
@@ -84,7 +107,8 @@ class _Translated:
         self._done = True
         if self.status == 200:
             return self._translation.answer(bytes(whole))
-        return self._translation.refusal(self.status, bytes(whole))
+        refusal = self._translation.refusal(self.status, bytes(whole))
+        return refusal if self._request_id is None else with_request_id(refusal, self._request_id)
 
     async def pump(self, sink: Sink) -> None:
         events = self._translation.events()

@@ -22,7 +22,7 @@ from weir.gateway.drain import Drain
 from weir.gateway.head import read_head, request_id
 from weir.gateway.relay import relay
 from weir.gateway.replies import DEGRADED, Errors, Reply, limit_headers
-from weir.gateway.request import CompletionRequest, read_body, read_form, read_request
+from weir.gateway.request import LARGE, CompletionRequest, read_aside, read_body, read_form, read_request
 from weir.gateway.turnstile import Turnstile
 from weir.gateway.upload import begin_upload
 from weir.gateway.watch import FIRST_BYTE, Watches
@@ -95,7 +95,8 @@ class Completions:
         else:
             body = await read_body(wire, length, most, rooms.watches)  # 408, 413
             exchange.mark_read()
-            request = read_request(self._operation, body)  # 400
+            large = len(body) > LARGE
+            request = await read_aside(self._operation, body) if large else read_request(self._operation, body)  # 400
         route = rooms.routes.match(request.model, principal)  # 404
         ask = self._ask(request, route, exchange)
         meter = Meter(ask.prompt_tokens)
@@ -113,6 +114,8 @@ class Completions:
                     await rest
                 return
             calls = Calls(request, grant.output_tokens, exchange.request_id, head.versions, bounded=grant.bounded)
+            if calls.takes_long:
+                await asyncio.to_thread(calls.prepare, route)
             place = rooms.turnstile.place(principal.team, route.model, route.places, grant.tokens)
             with rooms.watches.answer(wire, route.timeouts) as watch:  # 499, 504
                 async with place as waited:  # 503

@@ -274,12 +274,13 @@ class Dispatched:
                 endpoint.url,
                 route.model,
                 perf_counter(),
-                request_bytes=len(call.body),
+                request_bytes=call.size,
                 upstream_model=route.upstream_model,
             )
             self.attempts.append(attempt)
             if headers := self._on_attempt(attempt):
-                call = _new_tuple(Call, (call.path, call.body, [*call.headers, *headers], call.timeouts, call.upload))
+                headers = [*call.headers, *headers]
+                call = _new_tuple(Call, (call.path, call.body, headers, call.timeouts, call.upload, call.data))
             self._sending = self._dispatch.backends[route.backend].send(endpoint, call)
         except BaseException:
             self._give_back(endpoint, trial)

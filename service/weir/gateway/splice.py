@@ -17,8 +17,9 @@ DECIDED_ON = (
 _LITERAL = {name: b'"' + name.encode() + b'"' for name in DECIDED_ON}
 # A letter written as \u00XX: no encoder does that, but somebody who hides a second "model" might.
 _ESCAPED_LETTER = re.compile(rb"\\u00[4567]")
-_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:]', re.DOTALL)
-_STRING_VALUE = re.compile(rb'\s*:\s*("[^"\\]*(?:\\.[^"\\]*)*")', re.DOTALL)
+# Possessive, since there is but one way to read a string: or each escape in it would be remembered, 100 bytes each.
+_TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]', re.DOTALL)
+_STRING_VALUE = re.compile(rb'\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTALL)
 _OPEN, _CLOSE = b"{[", b"}]"
 
 
