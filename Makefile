@@ -51,6 +51,10 @@ lock: $(READY) ## compile the lock files again from pyproject.toml
 clients: $(READY) ## try the real clients against a running Weir, in environments of their own: build/clients
 	@$(BIN)/python -m tests.clients $(ARGS)
 
+.PHONY: local
+local: $(READY) ## a tiny model in this process and behind a real engine; some gigabytes in build/local, once
+	@$(BIN)/python -m tests.local $(ARGS)
+
 speed: $(READY) ## Weir beside a bare nginx and a plain FastAPI gateway, in one run
 	@$(BIN)/python -m tests.speed $(ARGS)
 

@@ -22,6 +22,7 @@ from weir.auth import Authenticator
 from weir.auth.directory_redis import Directory
 from weir.auth.key_store_redis import RedisKeyStore
 from weir.backend.health import HealthChecks
+from weir.backend.transformers import BadModel
 from weir.configured import PAUSE_FIRST, PAUSE_MAX, Configured
 from weir.core.asgi import App
 from weir.core.errors import StoreUnavailable
@@ -246,13 +247,13 @@ class _Readiness:
         self._drain = drain
         self._commands = commands
         self._needs_redis = needs_redis
-        self.prepared = False
+        self.waits_for: str | None = "redis was not reached yet, so no key can be checked"
 
     def why_not(self) -> str | None:
         if self._drain.announced:
             return "draining"
-        if not self.prepared:
-            return "redis was not reached yet, so no key can be checked"
+        if self.waits_for is not None:
+            return self.waits_for
         if self._needs_redis and not self._commands.up:
             return "redis is away, so no key can be checked"
         return None
@@ -276,7 +277,14 @@ async def _prepare(
     if policy not in ("noeviction", ""):
         # An evicted bucket is a full one: somebody's limit is gone.
         telemetry.warn("redis may evict limits; set maxmemory-policy noeviction", maxmemory_policy=policy)
-    ready.prepared = True
+    ready.waits_for = "a model of this process is still being loaded"
+    try:
+        await configured.models_loaded()
+    except BadModel as error:
+        ready.waits_for = str(error)
+        telemetry.warn("a model of this process cannot be loaded", why=str(error))
+        return
+    ready.waits_for = None
     telemetry.note(
         "ready",
         version=__version__,

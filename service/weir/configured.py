@@ -14,6 +14,7 @@ from weir.backend.engines import ENGINES, Engine
 from weir.backend.health import HealthChecks
 from weir.backend.openai import OpenAIBackend
 from weir.backend.python import PythonBackend
+from weir.backend.transformers import TransformersBackend
 from weir.core.errors import StoreUnavailable
 from weir.core.operations import CHAT, EMBEDDINGS, OPERATIONS, TEXT
 from weir.core.types import EMBEDDED, Endpoint, HealthCheck, Price, Route, Timeouts
@@ -23,7 +24,11 @@ from weir.telemetry import Telemetry
 
 ASSUMED_MAX_TOKENS = 4096
 ALL = frozenset(operation.name for operation in OPERATIONS)
-HERE = {"echo": Engine(frozenset({CHAT.name, TEXT.name, EMBEDDINGS.name})), "python": Engine(PythonBackend.serves)}
+HERE = {
+    "echo": Engine(frozenset({CHAT.name, TEXT.name, EMBEDDINGS.name})),
+    "python": Engine(PythonBackend.serves),
+    "transformers": Engine(TransformersBackend.serves),
+}
 SERVERS = "openai"  # the one backend that asks servers, of whatever kind
 PAUSE_FIRST, PAUSE_MAX = 0.1, 5.0  # seconds between attempts to reach Redis
 WRITERS = 16  # teams that are written at a time; a file may have thousands
@@ -43,7 +48,7 @@ class Configured:
         self._checks = checks
         self._endpoints: dict[tuple[str, str], Endpoint] = {}
         self._embedded: dict[str, tuple[object, ...]] = {}  # the options of each backend in this process
-        self._replaced: list[Backend] = []  # by a newer configuration; requests may still be under way there
+        self._replaced: list[Backend] = []  # by a newer configuration
         self._teams_wanted = asyncio.Event()
         self._take(settings)
 
@@ -59,6 +64,9 @@ class Configured:
         """Make a newer configuration live, as far as it can be without a restart."""
         before, self._settings = self._settings, settings
         self._take(settings)
+        replaced, self._replaced = self._replaced, []
+        for backend in replaced:
+            await backend.close()  # what is under way there comes to its end
         await self.look_in()
         self.write_teams()
         self._telemetry.reloaded([name for section in FIXED for name in _changed(before, settings, section)])
@@ -88,6 +96,12 @@ class Configured:
             else:
                 return
 
+    async def models_loaded(self) -> None:
+        """Returns when every model of this process is in memory. Raises BadModel."""
+        for backend in tuple(self.backends.values()):
+            if isinstance(backend, TransformersBackend):
+                await backend.ready()
+
     async def close(self) -> None:
         await self._checks.close()
         for backend in (*self.backends.values(), *self._replaced):
@@ -101,7 +115,7 @@ class Configured:
                 self.backends.setdefault(name, OpenAIBackend())
                 continue
             # An embedded backend is one object per model, so that each has its own options.
-            options = (model.target, model.python, model.echo)
+            options = (model.target, model.python, model.echo, model.upstream_model, model.transformers)
             self._embedded[name] = options
             if before.get(name) != options:
                 if name in self.backends:
@@ -133,6 +147,7 @@ class Configured:
             always_cap=model.default_max_tokens is not None,
             max_tokens_field=model.max_tokens_field or engine.max_tokens_field,
             thinks=model.thinks,
+            says_done=engine.says_done,
             serves=None if serves >= ALL else serves,
             owned_by=model.owned_by,
             aliases=model.aliases,
@@ -187,6 +202,8 @@ def _endpoint(model: Model, endpoint: EndpointSettings) -> Endpoint:
 
 
 def _embedded(model: Model) -> Backend:
+    if model.backend == "transformers":
+        return TransformersBackend(model.upstream_model or model.name, **model.transformers.model_dump())
     if model.target is None:
         return EchoBackend(delay_seconds=model.echo.delay_ms / 1000)
     around = model.python

@@ -359,3 +359,24 @@ def test_a_200_that_says_it_could_not_is_no_answer(asked: Operation) -> None:
     answer, tokens, record = play(asked, None, (Head(200, JSON), said), body_of(asked))
     assert (answer.status, answer.body) == (200, said)
     assert (tokens, record["outcome"]) == (None, "upstream_error")
+
+
+UNENDED = [
+    pytest.param((*IN_CHAT.words, delta("", "stop")), True, id="finished"),
+    pytest.param(IN_CHAT.words, False, id="broken-off"),
+    pytest.param((*IN_CHAT.words, *IN_CHAT.end), True, id="with-done-all-the-same"),
+]
+
+
+@pytest.mark.parametrize("asked", [CHAT, MESSAGES, RESPONSES], ids=lambda one: one.name)
+@pytest.mark.parametrize(("says", "ends"), UNENDED)
+def test_a_server_that_never_says_done(*, asked: Operation, says: tuple[bytes, ...], ends: bool) -> None:
+    async def scene() -> None:
+        known = route(serves=frozenset({"chat"}), says_done=False)
+        async with open_house(*says, routes=[known]) as house:
+            answer = await house.ask(body_of(asked, stream=True), path=f"/v1{asked.path}").over()
+            assert house.record["outcome"] == ("ok" if ends else "upstream_error")
+            end = {CHAT: b"data: [DONE]\n\n", MESSAGES: b'"message_stop"', RESPONSES: b'"response.completed"'}[asked]
+            assert answer.body.count(end) == ends
+
+    run(scene)

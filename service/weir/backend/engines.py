@@ -26,12 +26,14 @@ from weir.core.operations import (
 class Engine(NamedTuple):
     """`key` is the header that bears its key, with {} where that stands. `deployments` says that the model's name is in
     the path, and the version of the API in the query; where there is no such version, `unversioned` is served too.
+    `says_done` False: its streams end with their finish reason and the end of the body, without [DONE].
     """
 
     serves: frozenset[str]
     key: tuple[str, str] = ("authorization", "Bearer {}")
     max_tokens_field: str = "max_tokens"
     deployments: bool = False
+    says_done: bool = True
     unversioned: frozenset[str] = frozenset()
 
     def served(self, *, versioned: bool) -> frozenset[str]:
@@ -81,6 +83,9 @@ ENGINES = {
     "lmstudio": Engine(_these(*_COMMON, RESPONSES, MESSAGES)),
     # github.com/ggml-org/llama.cpp, tools/server/README.md. Its /tokenize takes `content`, and is not vLLM's.
     "llamacpp": Engine(_these(*_COMMON, RESPONSES, MESSAGES, COUNT_TOKENS, RERANK)),
+    # huggingface.co/docs/transformers/serving: `transformers serve` (5.23 was tried) ends a stream without [DONE]; its
+    # /v1/responses is an experiment.
+    "transformers": Engine(_these(CHAT, TEXT, TRANSCRIPTION), says_done=False),
     # openrouter.ai/docs/api-reference and its OpenAPI description: images are at /images, in a form of their own.
     "openrouter": Engine(_these(*_COMMON, RESPONSES, MESSAGES, RERANK, SPEECH)),
 }

@@ -62,7 +62,7 @@ def serve(
         int | None, typer.Option(help="Processes; in Kubernetes rather more pods.", show_default="1")
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help="Quick start: openai, python or echo.", show_default="echo")
+        str | None, typer.Option(help="Quick start: openai, python, transformers or echo.", show_default="echo")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Quick start: the model's name.")] = None,
     upstream: Annotated[str | None, typer.Option(help="Quick start: its server, as http://localhost:8000/v1.")] = None,

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from weir.auth.directory_redis import AlreadyThere, Directory, NoSuchTeam
 from weir.auth.records import Invalid
+from weir.backend.transformers_model import BadModel, check
 from weir.cli.options import fail
 from weir.cli.sockets import CannotListen, listen
 from weir.cli.where import DEFAULT_URL, readable_or_exit, settings_or_exit
@@ -141,8 +142,18 @@ def _quick_model(flags: Start) -> dict[str, Any]:
             raise fail('--backend python needs --target, the function as "module:callable".')
         name = flags.model or flags.target.rpartition(":")[2]
         return {"name": name, "backend": "python", "target": flags.target}
+    if backend == "transformers":
+        if not flags.model:
+            raise fail("--backend transformers needs --model, a folder or a name at the Hugging Face hub.")
+        try:
+            check(flags.model)
+        except BadModel as error:
+            raise fail(str(error)) from None
+        folder = Path(flags.model).expanduser()
+        name = folder.resolve().name if folder.is_dir() else flags.model
+        return {"name": name, "backend": "transformers", "upstream_model": flags.model}
     if backend != "echo":
-        raise fail(f"there is no backend '{backend}' to start with; there are openai, python and echo.")
+        raise fail(f"there is no backend '{backend}' to start with; there are openai, python, transformers and echo.")
     return {"name": flags.model or "echo", "backend": "echo"}
 
 

@@ -139,6 +139,7 @@ class Route:
     places: int | None = None  # how many requests its endpoints take together, None if as many as come
     early_headers: bool = False
     price: Price = FREE
+    says_done: bool = True  # its streams of chat end with [DONE]; else with their last finish reason
     thinks: bool = True  # False: who asks it to think is refused
     serves: frozenset[str] | None = None  # operations that upstream knows itself, None for all; others are translated
 

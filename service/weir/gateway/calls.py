@@ -12,8 +12,11 @@ from weir.dialect.between import translate
 from weir.dialect.translation import Translation
 from weir.gateway.replies import EVENTS
 from weir.gateway.request import LARGE, CompletionRequest, outgoing
+from weir.gateway.wire import Rest
+from weir.usage import EventScanner
 
 ANSWER_MAX = 64 << 20  # bytes of a single answer that is put into other words, so held whole
+DONE = b"data: [DONE]\n\n"
 VERSION = (b"anthropic-version", b"2023-06-01")
 _EVENTS, _JSON, _ANYTHING = ((b"accept", kind) for kind in (EVENTS, b"application/json", b"*/*"))
 
@@ -77,11 +80,41 @@ class Calls:
 
     def heard(self, response: BackendResponse, route: Route) -> BackendResponse:
         """The answer of this route's server in the client's own dialect."""
+        if not route.says_done and response.content_type.startswith(EVENTS):
+            response = _WithDone(response)
         translation = self._translations.get(route.model)
         if translation is None:
             return response
         told_id = self._request_id if self._request.operation.dialect == "anthropic" else None
         return _Translated(response, translation, told_id)
+
+
+class _WithDone:
+    """An event stream of chat whose server ends it without [DONE], with that at its end.
+
+    The end is proper if a finish reason was said; a stream that breaks off stays one that breaks off.
+    """
+
+    __slots__ = ("_response", "content_type", "headers", "status")
+
+    def __init__(self, response: BackendResponse) -> None:
+        self._response = response
+        self.status, self.content_type, self.headers = response.status, response.content_type, response.headers
+
+    async def read(self) -> bytes:
+        return await self._response.read()
+
+    async def pump(self, sink: Sink) -> None:
+        seen = EventScanner()
+
+        def look(chunk: bytes) -> Rest:
+            seen.feed(chunk)
+            return sink(chunk)
+
+        await self._response.pump(look)
+        seen.flush()
+        if seen.finish_reason and not seen.complete and (rest := sink(DONE)) is not None:
+            await rest
 
 
 class _Translated:

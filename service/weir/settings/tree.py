@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from weir.auth.records import GLOB, check_team_name, unit_of
 from weir.backend.engines import engine_at
 from weir.backend.python import resolve
+from weir.backend.transformers_model import Device, Dtype, check
 from weir.core.types import BURST_SECONDS, MAX_PER_MINUTE_TIMES_BURST, Limits
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -29,7 +30,7 @@ MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 EngineName = Literal[
-    "generic", "openai", "azure", "vllm", "ollama", "tgi", "tei", "lmstudio", "llamacpp", "openrouter"
+    "generic", "openai", "azure", "vllm", "ollama", "tgi", "tei", "lmstudio", "llamacpp", "transformers", "openrouter"
 ]  # backend/engines.py
 OperationName = Literal[
     "chat",
@@ -201,12 +202,20 @@ class PythonSettings(Section):
         return None if target is None else _callable(target)
 
 
+class TransformersSettings(Section):
+    """A model in this process, by transformers and torch: the extra `local`."""
+
+    device: Device = "auto"  # cuda where there is a card, then mps, else the CPU
+    dtype: Dtype = "auto"  # as the weights are; float32 on a CPU
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None  # of one operation on a CPU; absent: as torch chooses
+
+
 class Model(Section):
     """A name that clients ask for, and what answers to it."""
 
     name: Annotated[str, Field(pattern=MODEL_NAME)]
     aliases: tuple[Annotated[str, Field(pattern=MODEL_NAME)], ...] = ()
-    backend: Literal["openai", "anthropic", "echo", "python"] = "openai"
+    backend: Literal["openai", "anthropic", "echo", "python", "transformers"] = "openai"
     # What kind of server its endpoints are; absent: what their host's name tells, else generic.
     engine: EngineName | None = None
     # The operations that the server knows itself, where that is not what its kind does: "chat", "messages" and so on.
@@ -231,6 +240,8 @@ class Model(Section):
     # Of backend "python": "module:callable", which is asked with (model, messages, body).
     target: Annotated[str, AfterValidator(_callable)] | None = None
     python: PythonSettings = PythonSettings()
+    # Of backend "transformers": `upstream_model` is a folder, or a name at the Hugging Face hub.
+    transformers: TransformersSettings = TransformersSettings()
 
     @model_validator(mode="after")
     def _has_endpoints(self) -> Self:
@@ -241,10 +252,12 @@ class Model(Section):
             raise ValueError(f"its endpoints are of several kinds ({', '.join(sorted(kinds))}); make it two models")
         if any(endpoint.api_version for endpoint in self.endpoints) and kinds != {"azure"}:
             raise ValueError("api_version is for endpoints of Azure; say 'engine: azure' if they are")
-        if self.backend in ("echo", "python") and self.endpoints:
+        if self.backend in ("echo", "python", "transformers") and self.endpoints:
             raise ValueError(f"a model with backend '{self.backend}' has no endpoints")
         if (self.backend == "python") is not (self.target is not None):
             raise ValueError("backend 'python' and a target, 'module:callable', go together")
+        if self.backend == "transformers":
+            check(self.upstream_model or self.name)
         addresses = [endpoint.url for endpoint in self.endpoints]
         if twice := {url for url in addresses if addresses.count(url) > 1}:
             raise ValueError(f"the endpoint {twice.pop()} is given twice; its weight says how much it takes")
