@@ -136,8 +136,9 @@ def test_who_leaves_frees_it(front: Weir, key: Key) -> None:
     assert front.post(key, **CHAT).status_code == 200
 
 
-def test_what_it_does_not_do_is_its_own_refusal(front: Weir, key: Key) -> None:
-    assert front.post(key, "/v1/embeddings", model="engine", input="Hello").status_code == 404
+def test_what_it_does_not_do_is_refused_before_it_is_asked(front: Weir, key: Key) -> None:
+    answer = front.post(key, "/v1/embeddings", model="engine", input="Hello")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_endpoint")
 
 
 def test_weir_check_backend_sees_what_it_can(engine: str, folders: dict[str, Path]) -> None:
