@@ -193,6 +193,7 @@ def _endpoint(model: Model, endpoint: EndpointSettings) -> Endpoint:
         endpoint.url,
         endpoint.weight,
         ((header, form.format(os.environ[endpoint.api_key_env])),) if endpoint.api_key_env else (),
+        provider=engine.provider,
         prefix=f"/openai/deployments/{quote(model.upstream_model or model.name, safe='')}" if deployed else "",
         query=f"api-version={endpoint.api_version}" if deployed else "",
         model=model.name,

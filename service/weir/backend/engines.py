@@ -26,7 +26,8 @@ from weir.core.operations import (
 class Engine(NamedTuple):
     """`key` is the header that bears its key, with {} where that stands. `deployments` says that the model's name is in
     the path, and the version of the API in the query; where there is no such version, `unversioned` is served too.
-    `says_done` False: its streams end with their finish reason and the end of the body, without [DONE].
+    `says_done` False: its streams end with their finish reason and the end of the body, without [DONE]. `provider` is
+    whose API it is, by OpenTelemetry's names.
     """
 
     serves: frozenset[str]
@@ -34,6 +35,7 @@ class Engine(NamedTuple):
     max_tokens_field: str = "max_tokens"
     deployments: bool = False
     says_done: bool = True
+    provider: str = "openai"
     unversioned: frozenset[str] = frozenset()
 
     def served(self, *, versioned: bool) -> frozenset[str]:
@@ -63,11 +65,12 @@ ENGINES = {
         key=("api-key", "{}"),
         max_tokens_field="max_completion_tokens",
         deployments=True,
+        provider="azure.ai.openai",
         unversioned=_these(RESPONSES),
     ),
     # docs.anthropic.com/en/api/messages and /messages-count-tokens. Its chat completions
     # (docs.anthropic.com/en/api/openai-sdk) are for trying it out, as that page says, and ignore what they do not know.
-    "anthropic": Engine(_these(MESSAGES, COUNT_TOKENS), key=("x-api-key", "{}")),
+    "anthropic": Engine(_these(MESSAGES, COUNT_TOKENS), key=("x-api-key", "{}"), provider="anthropic"),
     # docs.vllm.ai/en/stable/serving/online_serving; count_tokens since March 2026 (pull request 35588). For an older
     # one say "tokenize" in `serves`: that is at the root, which --api-key does not guard and a proxy may have shut.
     "vllm": Engine(_these(*_COMMON, RESPONSES, MESSAGES, COUNT_TOKENS, RERANK, TRANSCRIPTION)),

@@ -48,6 +48,7 @@ class Attempt:
     span_id: str = ""
     request_bytes: int = 0  # of the body that went there
     upstream_model: str = ""
+    provider: str = "openai"
 
 
 @dataclass(slots=True)

@@ -101,6 +101,7 @@ class Endpoint:
     standing: Standing = field(default_factory=Standing, repr=False)
     prefix: str = ""
     query: str = ""
+    provider: str = "openai"  # whose API it is, by OpenTelemetry's names
 
 
 EMBEDDED = "embedded"  # the address of a model in this process

@@ -276,6 +276,7 @@ class Dispatched:
                 perf_counter(),
                 request_bytes=call.size,
                 upstream_model=route.upstream_model,
+                provider=endpoint.provider,
             )
             self.attempts.append(attempt)
             if headers := self._on_attempt(attempt):

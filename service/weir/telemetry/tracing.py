@@ -260,7 +260,7 @@ class _Record:
         attributes: Attributes = {
             names.GEN_AI_OPERATION_NAME: operation,
             # By the conventions, which dialect this is and not whose model answers.
-            names.GEN_AI_PROVIDER_NAME: "openai" if server else "weir",
+            names.GEN_AI_PROVIDER_NAME: attempt.provider if server else "weir",
             names.GEN_AI_REQUEST_MODEL: model,
             names.GEN_AI_REQUEST_STREAM: exchange.streaming,
             **server,
