@@ -344,6 +344,7 @@ def good_and_bad(scene: Scene, upstream: Upstream, tight: Key, revoked: Key) -> 
     scene.ask(
         "embeddings", ours=False, path="/v1/embeddings", model="chat", input=canaries.prompt, x_script="embeddings"
     )
+    in_other_words(scene)
     for play in ("html", "unauthorized", "broken", "overloaded", "cut_body", "zipped"):
         scene.ask(f"upstream is {play}", **body("fragile"), **says(play=play))
     for play in ("bad_request", "rate_limited"):
@@ -395,6 +396,44 @@ def good_and_bad(scene: Scene, upstream: Upstream, tight: Key, revoked: Key) -> 
         scene.get(path, f"{path}?key={canaries.query}")
 
 
+def in_other_words(scene: Scene) -> None:
+    """The other dialects, translated; what cannot be is named to its caller, and to nobody else."""
+    canaries = scene.canaries
+    user = [{"role": "user", "content": canaries.prompt}]
+    for stream in (False, True):
+        messages = {"path": "/v1/messages", "max_tokens": 9, "stream": stream}
+        responses = {"path": "/v1/responses", "stream": stream}
+        scene.ask(f"messages {stream}", ours=False, **messages, model="chat", messages=user)
+        scene.ask(f"responses {stream}", ours=False, **responses, model="chat", input=canaries.prompt)
+        scene.ask(
+            f"messages that break off {stream}",
+            ours=False,
+            **messages,
+            model="fragile",
+            messages=user,
+            metadata={"user_id": canaries.prompt},
+        )
+        odd = [{"role": "user", "content": [{"type": canaries.prompt, "text": canaries.prompt}]}]
+        scene.ask(f"an odd block {stream}", ours=False, **messages, model="chat", messages=odd)
+        scene.ask(f"an odd item {stream}", ours=False, **responses, model="chat", input=[{"type": canaries.prompt}])
+    scene.ask("an odd field", ours=False, path="/v1/responses", model="chat", input="x", **{canaries.prompt: 1})
+    scene.ask("nobody there, messages", path="/v1/messages", model="nobody", max_tokens=9, messages=user)
+    scene.ask("a count", ours=False, path="/v1/messages/count_tokens", model="chat", messages=user)
+    scene.ask("ranks", ours=False, path="/v1/rerank", model="chat", query=canaries.prompt, documents=[canaries.prompt])
+    for name in ("model", "nothing"):
+        sent = "".join(
+            f'--b\r\nContent-Disposition: form-data; name="{part}"{more}\r\n\r\n{value}\r\n'
+            for part, more, value in (
+                ("prompt", "", canaries.prompt),
+                (name, "", "chat"),
+                ("file", f'; filename="{canaries.tool_argument}"', canaries.completion),
+            )
+        )
+        head = [*scene.key.headers.items(), ("content-type", "multipart/form-data; boundary=b")]
+        what = f"a sound with its {name}"
+        scene.raw(what, raw_request(f"{sent}--b--\r\n".encode(), head, "/v1/audio/transcriptions"), ours=False)
+
+
 def _with(body: dict[str, Any], *headers: tuple[str, str]) -> bytes:
     return raw_request(json.dumps(body).encode(), list(headers))
 
@@ -420,7 +459,9 @@ def _tools(canaries: Canaries) -> str:
 
 EXPECTED = {
     "ok, stream False": 200, "ok, stream True": 200, "completions": 200, "tools in the answer": 200,
-    "nobody there True": 502, "first byte too late False": 504, "upstream is html": 502, "upstream is unauthorized": 502,
+    "messages False": 200, "messages True": 200, "responses False": 200, "responses True": 200, "an odd block True": 400,
+    "an odd item False": 400, "an odd field": 400, "nobody there, messages": 502, "a count": 200,
+    "a sound with its nothing": 400, "nobody there True": 502, "first byte too late False": 504, "upstream is html": 502, "upstream is unauthorized": 502,
     "upstream says bad_request": 400, "an unknown key": 401, "a mistyped key": 401, "a revoked key": 401,
     "half a body": 400, "no JSON": 400, "a bad n": 400, "an unknown model": 404, "one unknown model": 404,
     "GET where POST belongs": 405, "compressed": 415, "too large": 413, "a header too large": 431, "a header twice": 400,
