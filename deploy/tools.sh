@@ -3,7 +3,7 @@
 # Where something cannot be built it says so and goes on: tests that need it say then what they skip. Given names, it
 # builds those; kind only then.
 #
-# Not here: kube-linter, since tests/deploy/test_chart.py asks its questions.
+# kube-score in the place of kube-linter, whose module the Go proxy does not give out.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -11,11 +11,12 @@ cd "$(dirname "$0")/.." || exit
 HELM=v4.3.1           # helm.sh/helm/v4
 HELM3=v3.22.0         # helm.sh/helm/v3
 KUBECONFORM=v0.7.0    # github.com/yannh/kubeconform
+KUBE_SCORE=v1.20.0    # github.com/zegl/kube-score
 HELM_UNITTEST=v1.1.2  # github.com/helm-unittest/helm-unittest
 ACTIONLINT=v1.7.12    # github.com/rhysd/actionlint
 KIND=v0.33.0          # sigs.k8s.io/kind
 
-wanted=" ${*:-helm helm3 helm-unittest kubeconform actionlint} "
+wanted=" ${*:-helm helm3 helm-unittest kubeconform kube-score actionlint} "
 
 bin=$PWD/.tools/bin
 mkdir -p "$bin"
@@ -57,6 +58,10 @@ kubeconform() {
     GOBIN=$bin go install "github.com/yannh/kubeconform/cmd/kubeconform@$KUBECONFORM"
 }
 
+kube_score() {
+    GOBIN=$bin go install "github.com/zegl/kube-score/cmd/kube-score@$KUBE_SCORE"
+}
+
 # Its go.mod replaces a module, which `go install` refuses and a build of the module itself does not.
 helm_unittest() {
     local source
@@ -73,11 +78,12 @@ kind() {
 }
 
 for name in "$@"; do
-    case $name in helm | helm3 | helm-unittest | kubeconform | actionlint | kind) ;; *) say_missing "$name" "nobody here knows how" ;; esac
+    case $name in helm | helm3 | helm-unittest | kubeconform | kube-score | actionlint | kind) ;; *) say_missing "$name" "nobody here knows how" ;; esac
 done
 once helm "$HELM" helm
 once helm3 "$HELM3" helm3
 once kubeconform "$KUBECONFORM" kubeconform
+once kube-score "$KUBE_SCORE" kube_score
 once helm-unittest "$HELM_UNITTEST" helm_unittest
 once actionlint "$ACTIONLINT" actionlint
 once kind "$KIND" kind

@@ -1,4 +1,4 @@
-"""What other people's tools say of what the chart renders: kubeconform over three minors, and Helm 3."""
+"""What other people's tools say of what the chart renders: kubeconform over three minors, kube-score, and Helm 3."""
 
 import json
 import re
@@ -84,6 +84,54 @@ def test_kubeconform_would_find_it(kind: str, path: tuple[str, ...], value: obje
         thing = thing[step]
     thing[path[-1]] = value
     assert conform(yaml.safe_dump_all(objects), schemas.MINORS[-1], locations).returncode == 1
+
+
+# What kube-score asks for and we do not do, each with its reason.
+OTHERWISE = {
+    "container-image-pull-policy": "an image is named by its version or digest, which never changes",
+    "container-ephemeral-storage-request-and-limit": "the root is read-only, and /tmp is memory with a size",
+    "deployment-has-host-podantiaffinity": "topologySpreadConstraints do it, and leave room for a rollout",
+    "container-security-context-user-group-id": "Valkey's official image has its own user, 999; ours is 65532",
+    "statefulset-has-servicename": "one Valkey, reached by an ordinary service and never by a replica's name",
+    "deployment-replicas": "where KEDA scales, which it does not know; else the chart says what one replica means",
+    "pod-networkpolicy": "of the test's pod, which ends after seconds, and of what has policies switched off",
+}
+
+
+@every_set
+def test_kube_score_finds_nothing_else(values: Path) -> None:
+    """CPU limits aside, which would pause streams."""
+    skipped = [part for check in OTHERWISE for part in ("--ignore-test", check)]
+    done = subprocess.run(
+        [str(helm.tool("kube-score")), "score", "--ignore-container-cpu-limit", *skipped, "-o", "json", "-"],
+        input=rendered(values),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found = [
+        f"{thing['object_name']}: {check['check']['name']}: {comment['summary']}"
+        for thing in json.loads(done.stdout)
+        for check in thing["checks"]
+        if check["grade"] < 10 and not check["skipped"]
+        for comment in check["comments"] or ()
+    ]
+    assert found == []
+
+
+def test_kube_score_would_find_it() -> None:
+    objects = json.loads(json.dumps(helm.template(helm.LEAST)))
+    helm.pod(objects)["containers"][0]["securityContext"]["readOnlyRootFilesystem"] = False
+    done = subprocess.run(
+        [str(helm.tool("kube-score")), "score", "-"],
+        input=yaml.safe_dump_all(objects),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "ReadOnlyRootFilesystem" in done.stdout.replace(" ", "")
 
 
 @every_set
