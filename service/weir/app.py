@@ -182,11 +182,13 @@ class _House:
         )
         for app in (rest, operations):
             self.telemetry.instrument(app)
-        return Door(hot, self._for_browsers(WithHeaders(rest, rooms.drain.headers_of))), Door({}, operations)
+        return Door(hot, self._for_browsers(rest)), Door({}, operations)
 
     def _for_browsers(self, rest: App) -> App:
         cors = self.rooms.cors
-        return rest if cors is None else cors.preflight(WithHeaders(rest, cors.headers_of))
+        if cors is None:
+            return WithHeaders(rest, self.rooms.drain.headers_of)
+        return WithHeaders(cors.preflight(WithHeaders(rest, cors.headers_of)), self.rooms.drain.headers_of)
 
     async def end(self) -> None:
         """Everything in its order: Redis last, so that the last settlement is heard."""

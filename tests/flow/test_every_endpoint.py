@@ -380,3 +380,8 @@ def test_a_server_that_never_says_done(*, asked: Operation, says: tuple[bytes, .
             assert answer.body.count(end) == ends
 
     run(scene)
+
+
+def test_a_page_is_no_sound() -> None:
+    answer, tokens, record = play(SPEECH, None, (Head(200, b"text/html"), b"<html>log in"), body_of(SPEECH))
+    assert (answer.status, tokens, record["outcome"]) == (502, None, "upstream_error")

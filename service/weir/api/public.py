@@ -42,6 +42,7 @@ def create(api: APIRouter, *, docs: bool) -> FastAPI:
         docs_url="/docs" if docs else None,
         openapi_url="/openapi.json" if docs else None,
         redoc_url=None,
+        redirect_slashes=False,  # to an address of our own making: http, and the inner host's name
     )
     install(app)
     app.include_router(api, prefix="/v1")

@@ -122,7 +122,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def open(self) -> bool:
-        return self._error is None and not self.transport.is_closing()
+        """It can serve. What a sink raised concerns its own request, and nobody may inherit it."""
+        return self._error is None and self._fault is None and not self.transport.is_closing()
 
     @property
     def complete(self) -> bool:

@@ -153,8 +153,9 @@ class Completions:
         """What this ending costs, in tokens; called once, by the reservation, when it is left."""
         if ending is not None:
             if not isinstance(ending, GatewayError):
-                return exchange.reserved_tokens  # a bug, or the process is being torn down: the safe side
-            if ending.status < 499:
+                # A bug, or the process is being torn down: the safe side, once a server has it.
+                return exchange.reserved_tokens if exchange.sent else None
+            if ending.status < 499 and not exchange.first_byte:
                 meter.refused()  # by us, and so before a server had the whole of an upload
         usage, exchange.tokens_from = meter.reading(ending)
         if usage is None:

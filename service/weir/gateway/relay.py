@@ -43,7 +43,7 @@ async def relay(
             exchange.outcome, exchange.code = "upstream_error", "error event"
     elif b"json" in response.content_type and not reply.started:
         await _relay_json(response, reply, watch, meter, exchange)
-    elif reply.errors.operation.opaque and not reply.started:
+    elif reply.errors.operation.opaque and not reply.started and not response.content_type.startswith(b"text/html"):
         await _relay_opaque(response, reply, watch, exchange)
     else:
         meter.refused()

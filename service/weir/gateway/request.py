@@ -9,14 +9,15 @@ import orjson
 
 from weir.core.errors import ClientGone, InvalidValue, MalformedBody
 from weir.core.lifting import Lifted, lift
-from weir.core.operations import CHAT, Operation
+from weir.core.operations import CHAT, RESPONSES, Operation
 from weir.core.types import Route
-from weir.gateway.splice import DECIDED_ON, refuse_duplicates, replace
+from weir.gateway.splice import DECIDED_ON, refuse_duplicates, refuse_lookalikes, replace
 from weir.gateway.upload import Upload, too_large
 from weir.gateway.watch import Watches
 from weir.gateway.wire import Wire
 
 LARGE = 128 * 1024  # bytes of a body that is worth a thread, and a look for long data in it
+DEPTH_MAX, ORJSON_DEPTH = 200, 254  # levels of a body; and of what orjson writes
 CHOICES_MAX = 128  # OpenAI's own bound for `n`
 OUTPUT_MAX = 2**31 - 1
 MEDIA_TOKENS = 1000  # reserved for an image or a sound; what it really was is settled
@@ -108,6 +109,14 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
     _check_prompt(operation, fields)
     streaming = _boolean(fields, "stream") and operation.streams
     refuse_duplicates(text, fields)
+    refuse_lookalikes(fields)
+    if text.count(b"{") + text.count(b"[") > DEPTH_MAX:
+        _refuse_depth(fields)
+    if operation is RESPONSES and fields.get("background"):
+        raise InvalidValue(
+            "'background' is not served here: nobody could fetch the answer, or bound it. Leave it out.",
+            param="background",
+        )
     media = _media(text, fields, lifted)
     return CompletionRequest(
         operation=operation,
@@ -123,6 +132,17 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
         stream_options=fields.get("stream_options"),
         lifted=lifted if lifted is not None and lifted.data else None,
     )
+
+
+def _refuse_depth(fields: Json) -> None:
+    """What orjson reads may be four times as deep as what it writes, and a translation wraps that a few times more."""
+    wrapped: Any = fields
+    for _ in range(ORJSON_DEPTH - DEPTH_MAX):
+        wrapped = [wrapped]
+    try:
+        orjson.dumps(wrapped)
+    except TypeError as error:
+        raise InvalidValue(f"The request body is nested more than {DEPTH_MAX} levels deep.") from error
 
 
 def read_form(operation: Operation, upload: Upload) -> CompletionRequest:

@@ -4,7 +4,7 @@ The body has been parsed before, so it is known to be valid JSON; what is looked
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -46,6 +46,16 @@ def refuse_duplicates(body: bytes, fields: Mapping[str, Any]) -> None:
         if member.name in seen and member.name in _LITERAL:
             raise InvalidValue(f"'{member.name}' is given twice.", param=member.name)
         seen.add(member.name)
+
+
+def refuse_lookalikes(fields: Iterable[str]) -> None:
+    """A name that is one of ours but for its case: some servers do not mind that (Go's encoding/json takes the last),
+    and would read another model or bound than we do. Raises InvalidValue.
+    """
+    for name in fields:
+        usual = name.isascii() and name.islower()
+        if not usual and name.casefold() in _LITERAL:
+            raise InvalidValue(f"'{name}' must be written in small letters: '{name.casefold()}'.", param=name)
 
 
 def replace(body: bytes, changes: Mapping[str, Any], fields_there: frozenset[str]) -> bytes:

@@ -12,7 +12,7 @@ from tests.fakes.client import wire_of_client
 from tests.fakes.clock import run
 from weir.core.asgi import Message
 from weir.core.errors import BadRequest, BodyTooLarge, ClientGone, InvalidValue, MalformedBody
-from weir.core.operations import CHAT, EMBEDDINGS, OPERATIONS, TEXT, Operation
+from weir.core.operations import CHAT, EMBEDDINGS, OPERATIONS, RESPONSES, TEXT, Operation
 from weir.core.types import Endpoint, Route
 from weir.gateway.request import CompletionRequest, outgoing, read_body, read_request
 from weir.gateway.watch import Watches
@@ -359,3 +359,37 @@ class TestReadBody:
     def test_a_client_that_leaves_in_the_middle(self, pieces: list[bytes]) -> None:
         with pytest.raises(ClientGone):
             whole_body(Pieces(*pieces, ends=False), None, 100)
+
+
+@pytest.mark.parametrize("name", ["Model", "MODEL", "MAX_TOKENS", "\u017ftream", "N"])
+def test_a_name_of_ours_in_another_case(name: str) -> None:
+    """Some servers do not mind the case, and would read another model than we do."""
+    with pytest.raises(InvalidValue) as refused:
+        read(**{name: 1})
+    assert refused.value.param == name
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(("depth", "taken"), [(150, True), (190, True), (260, False), (1000, False)])
+def test_depth(*, depth: int, taken: bool) -> None:
+    if taken:
+        read(x=nested(depth))
+        return
+    with pytest.raises(InvalidValue, match="nested"):
+        read_request(CHAT, body(x=0).replace(b'"x":0', b'"x":' + b"[" * depth + b"]" * depth))
+
+
+def test_a_wide_body_is_not_deep() -> None:
+    read(x=[[number] for number in range(5_000)])
+
+
+def test_an_answer_that_nobody_could_fetch() -> None:
+    sent = orjson.dumps({"model": "m", "input": "x", "background": True})
+    with pytest.raises(InvalidValue, match="background"):
+        read_request(RESPONSES, sent)
