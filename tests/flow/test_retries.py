@@ -308,6 +308,33 @@ def test_a_fallback_gets_a_request_of_its_own() -> None:
     run(scene)
 
 
+UNSAID = [
+    # what n, which knows chat only, cannot be told
+    pytest.param("/v1/embeddings", {"input": "hello", "messages": None}, id="not-served"),
+    pytest.param(
+        "/v1/responses", {"input": "hello", "previous_response_id": "r", "messages": None}, id="no-words-for-it"
+    ),
+]
+
+
+@pytest.mark.parametrize(("path", "fields"), UNSAID)
+def test_an_outage_is_not_the_clients_mistake_where_a_fallback_speaks_another_dialect(
+    path: str, fields: dict[str, Any]
+) -> None:
+    async def scene() -> None:
+        fleet = Fleet(a=[NOBODY], b=[OK])
+        n = another("n", "b", serves=frozenset({"chat"}))
+        async with house_of(fleet, n, at="a", retries=0, fallbacks=("n",)) as house:
+            answer = await house.ask(chat(max_tokens=None, **fields), path=path).over()
+            assert (answer.status, answer.error["code"]) == (502, "upstream_unreachable")
+            assert await house.untouched()
+            answer = await house.ask(chat(max_tokens=None, **fields, model="n"), path=path).over()
+            assert answer.status == 400, "whoever asks for n itself is told so"
+        assert fleet.visited == ["a"]
+
+    run(scene)
+
+
 def test_what_a_fallback_counts_says_nothing_of_the_model_that_was_asked() -> None:
     """Two models have two tokenizers: estimates of one are not measured, and not corrected, by the other."""
 

@@ -131,7 +131,7 @@ class Run:
                 try:
                     with suppress(AttributeError):  # an iterator has a close() only if it is a generator
                         self._context.run(thing.close)  # type: ignore[union-attr]  # the line above
-                except Exception as error:  # noqa: BLE001 - as in `close`
+                except (Exception, SystemExit) as error:  # noqa: BLE001 - as in `close`, and an exit would end the thread
                     _log.warning("a function's generator failed when it was closed: %s", place_of(error))
 
 

@@ -7,6 +7,8 @@ import traceback
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+import orjson
+
 Json = dict[str, Any]
 
 
@@ -47,9 +49,14 @@ def refusal_of(error: BaseException) -> Refusal | None:
         detail = getattr(error, "message", None)
     if detail is None:
         return None
-    headers = getattr(error, "headers", None)
-    retry_after = {str(key).lower(): str(value) for key, value in dict(headers or {}).items()}.get("retry-after")
-    return Refusal(status, _error_object(error, status, detail), retry_after)
+    return Refusal(status, _error_object(error, status, detail), _retry_after(getattr(error, "headers", None)))
+
+
+def _retry_after(headers: Any) -> str | None:
+    try:
+        return {str(key).lower(): str(value) for key, value in dict(headers or {}).items()}.get("retry-after")
+    except Exception:  # noqa: BLE001 - whatever these are, they are no headers, and the refusal is one without them
+        return None
 
 
 def _error_object(error: BaseException, status: int, detail: Any) -> Json:
@@ -57,11 +64,26 @@ def _error_object(error: BaseException, status: int, detail: Any) -> Json:
     if not isinstance(given, dict):
         given = {"message": given}
     return {
-        "message": str(given.get("message", detail)),
-        "type": given.get("type") or ("rate_limit_error" if status == 429 else "invalid_request_error"),
-        "param": given.get("param", getattr(error, "param", None)),
-        "code": given.get("code", getattr(error, "code", None)),
+        "message": _text(given.get("message", detail)),
+        "type": _plain(given.get("type") or ("rate_limit_error" if status == 429 else "invalid_request_error")),
+        "param": _plain(given.get("param", getattr(error, "param", None))),
+        "code": _plain(given.get("code", getattr(error, "code", None))),
     }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: a refusal in which something cannot be written is a refusal still, and no failure."""
+    try:
+        return orjson.loads(orjson.dumps(value, default=_text, option=orjson.OPT_NON_STR_KEYS))
+    except (TypeError, ValueError):  # what orjson raises, of either way
+        return _text(value)
+
+
+def _text(value: Any) -> str:
+    try:
+        return str(value).encode("utf-8", "replace").decode()
+    except Exception:  # noqa: BLE001 - other people's `__str__`
+        return type(value).__name__
 
 
 def place_of(error: BaseException) -> str:

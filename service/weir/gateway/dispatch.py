@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 
 from weir.backend import Backend, BackendResponse, Call
 from weir.core.asgi import Headers
-from weir.core.errors import EndpointsFull, GatewayError, UpstreamTrouble
+from weir.core.errors import EndpointsFull, GatewayError, InvalidValue, NotServed, UpstreamTrouble
 from weir.core.exchange import Attempt
 from weir.core.types import Endpoint, Route, Timeouts
 from weir.gateway.trouble import REFUSALS, Trouble, retry_after, trouble_of
@@ -74,7 +74,9 @@ class Dispatch:
     ) -> "Dispatched":
         """Enter the result for the answer's beginning; raises what `Backend.send` raises, and `EndpointsFull`.
 
-        `call_for` builds the request for a route, once for each. Each attempt is appended to `attempts`.
+        `call_for` builds the request for a route, once for each. It may raise NotServed or InvalidValue, where the
+        request cannot be put into the words of that route's server: of a fallback, that only means the next one.
+        Each attempt is appended to `attempts`.
         """
         return Dispatched(self, route, call_for, patience, on_attempt, attempts)
 
@@ -141,7 +143,7 @@ class Dispatched:
         self.attempts = attempts
         self._fallbacks = route.fallbacks
         self._been: tuple[str, ...] = (route.model,)
-        self._call: Call | None = None
+        self._call: Call | None = None  # for the route of the next attempt
         self._trial: Trial | None = None
         self._judged = False  # the endpoint has been told what its answer was worth
         self._status = 0
@@ -165,7 +167,11 @@ class Dispatched:
                 if step is None:
                     raise
             else:
-                step = self._answered(response)
+                try:
+                    step = self._answered(response)
+                except BaseException:  # a bug where a fallback's request is built
+                    await self._sending.__aexit__(None, None, None)
+                    raise
                 if step is None:
                     self._call = None  # a stream may last for an hour
                     return response
@@ -237,7 +243,11 @@ class Dispatched:
         return self._fall_back(trouble.word)
 
     def _fall_back(self, why: str) -> _Step | None:
-        """The next fallback that has room; it is no retry, and needs no budget: each request comes there but once."""
+        """The next fallback that has room, and can be told; None where there is none.
+
+        It is no retry, and needs no budget: each request comes there but once. Its request is made here, while the
+        last refusal is still there: with nobody left who can be told, that is the client's answer.
+        """
         dispatch, asked = self._dispatch, self._asked
         while self._fallbacks:
             name, self._fallbacks = self._fallbacks[0], self._fallbacks[1:]
@@ -246,11 +256,16 @@ class Dispatched:
                 continue
             self._been = (*self._been, route.model)
             fit = dispatch.health.fit(route.endpoints, last_resort=not self._fallbacks)
-            if fit:
-                self._retried, self._tried = 0, ()
-                dispatch.budget(route).requests += 1
-                dispatch.note("fallback", {"model": asked.model, "to": route.model, "why": why})
-                return self._take(route, choose(fit, dispatch.rand))
+            if not fit:
+                continue
+            try:
+                self._call = self._call_for(route)
+            except (NotServed, InvalidValue):
+                continue
+            self._retried, self._tried = 0, ()
+            dispatch.budget(route).requests += 1
+            dispatch.note("fallback", {"model": asked.model, "to": route.model, "why": why})
+            return self._take(route, choose(fit, dispatch.rand))
         return None
 
     def _take(self, route: Route, endpoint: Endpoint, pause: float = 0.0) -> _Step:
@@ -266,7 +281,7 @@ class Dispatched:
     def _begin(self, route: Route, endpoint: Endpoint, trial: Trial | None) -> None:
         try:
             call = self._call
-            if call is None or route is not self.route:
+            if call is None:
                 call = self._call = self._call_for(route)
             self.route, self.endpoint, self._trial = route, endpoint, trial
             self._judged = False

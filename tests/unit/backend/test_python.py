@@ -6,11 +6,13 @@ import functools
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import HTTPException
 
 from tests.fakes.streams import events_of
 from weir.backend import BackendResponse, Call
@@ -342,6 +344,44 @@ def test_a_refusal_is_the_clients() -> None:
     }
 
 
+class Unprintable:
+    def __str__(self) -> str:
+        raise ValueError(SECRET)
+
+
+class Beyond(Refused):
+    headers: Any = 5
+
+
+def nested(depth: int) -> Any:
+    return [nested(depth - 1)] if depth else []
+
+
+ODD = [
+    # what a function raises                                     and what the client reads of it
+    pytest.param(HTTPException(422, {"code": Decimal(1)}), {"code": "1"}, id="decimal"),
+    pytest.param(HTTPException(422, {"code": {1: Decimal(1)}}), {"code": {"1": "1"}}, id="keys"),
+    pytest.param(HTTPException(422, {"code": 7}), {"code": 7}, id="number"),
+    pytest.param(HTTPException(422, {"code": 10**30}), {"code": str(10**30)}, id="huge"),
+    pytest.param(HTTPException(422, {"message": "m", "code": nested(300)}), {"message": "m"}, id="deep"),
+    pytest.param(HTTPException(422, {"message": "m", "code": nested(900)}), {"message": "m"}, id="deeper"),
+    pytest.param(HTTPException(422, {"message": "m", "code": Unprintable()}), {"code": "Unprintable"}, id="no-text"),
+    pytest.param(HTTPException(422, Unprintable()), {"message": "Unprintable"}, id="no-text-at-all"),  # type: ignore[arg-type]  # as odd as it gets
+    pytest.param(Refused("a\ud800b", 422, code="\ud800"), {"message": "a?b", "code": "?"}, id="surrogates"),
+    pytest.param(Beyond("m", 422), {"message": "m"}, id="headers-that-are-none"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), ODD)
+def test_a_refusal_with_odd_parts_is_still_one(error: Exception, said: Mapping[str, Any]) -> None:
+    def refuses(*_: Any) -> str:
+        raise error
+
+    status, content_type, body = heard(refuses)
+    assert (status, content_type) == (422, b"application/json")
+    assert json.loads(body)["error"].items() >= said.items()
+
+
 # -- the client's pace, and the client who leaves
 
 
@@ -565,6 +605,133 @@ def test_threads_are_bounded_and_streams_share_them() -> None:
         for function in functions:
             assert await asyncio.to_thread(function.closed.wait, 5)
         await backends.close()
+
+    asyncio.run(scene())
+
+
+class Stuck:
+    """A function whose calls by the name "stuck" stay in their thread until they are let go."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.entered, self.release = threading.Event(), threading.Event()
+
+    def __call__(self, model: str, *_: Any) -> str:
+        self.begun.append(model)
+        if model == "stuck":
+            self.entered.set()
+            self.release.wait(30)
+        else:
+            time.sleep(0.01)
+        return "said"
+
+    async def occupy(self, backend: PythonBackend) -> "asyncio.Task[bytes]":
+        asking = asyncio.ensure_future(answer(backend, "stuck"))
+        assert await asyncio.to_thread(self.entered.wait, 5)
+        return asking
+
+
+async def answer(backend: PythonBackend, model: str, **fields: Any) -> bytes:
+    async with backend.send(Endpoint("python"), call(model=model, **fields)) as response:
+        return b"".join([part async for part in _parts(response)])
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["asked", "left"])
+def test_nobody_waits_behind_a_call_that_never_ends_while_another_thread_is_free(left: bool) -> None:
+    async def scene() -> None:
+        function = Stuck()
+        backend = PythonBackend(function, threads=2)
+        stuck = await function.occupy(backend)
+        if left:
+            stuck.cancel()
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                short = await asyncio.gather(*(answer(backend, "short", stream=n % 2 == 0) for n in range(8)))
+                assert all(b"said" in one for one in short)
+        function.release.set()
+        await asyncio.gather(stuck, return_exceptions=True)
+        await backend.close()
+
+    asyncio.run(scene())
+
+
+def test_calls_begin_in_the_order_in_which_they_came_and_who_left_never_does() -> None:
+    async def scene() -> None:
+        function = Stuck()
+        backend = PythonBackend(function, threads=1)
+        stuck = await function.occupy(backend)
+        asking = {name: asyncio.ensure_future(answer(backend, name)) for name in "abcd"}
+        await asyncio.sleep(0.01)
+        asking["b"].cancel()
+        await asyncio.gather(asking["b"], return_exceptions=True)
+        function.release.set()
+        await asyncio.gather(stuck, *asking.values(), return_exceptions=True)
+        assert function.begun == ["stuck", "a", "c", "d"]
+        await backend.close()
+
+    asyncio.run(scene())
+
+
+def test_a_flood_of_new_calls_leaves_a_stream_its_turns() -> None:
+    """What came first goes first, whether it is a new call or the next step of one that has begun."""
+
+    async def scene() -> None:
+        order: list[str] = []
+
+        def function(model: str, *_: Any) -> Iterator[str]:
+            for _ in range(3):
+                order.append(model)
+                time.sleep(0.01)
+                yield model
+
+        backend = PythonBackend(function, threads=1)
+        async with asyncio.timeout(10):
+            asking = [asyncio.ensure_future(answer(backend, name, stream=True)) for name in "abcdef"]
+            await asyncio.gather(*asking)
+        assert order[:6] == list("abcdef"), "each has begun before the first goes on"
+        assert order.index("a", 1) < 9, "and then the first has its turn"
+        await backend.close()
+
+    asyncio.run(scene())
+
+
+def test_what_waits_when_the_backend_ends_begins_all_the_same() -> None:
+    async def scene() -> None:
+        before = set(threading.enumerate())
+        function = Stuck()
+        backend = PythonBackend(function, threads=1)
+        stuck = await function.occupy(backend)
+        waiting = asyncio.ensure_future(answer(backend, "short"))
+        await asyncio.sleep(0.01)
+        await backend.close()
+        function.release.set()
+        assert b"said" in await waiting
+        await stuck
+        for thread in set(threading.enumerate()) - before:
+            if thread.name.startswith("weir-python"):
+                await asyncio.to_thread(thread.join, 5)
+                assert not thread.is_alive()
+
+    asyncio.run(scene())
+
+
+def test_a_generator_that_exits_when_it_is_closed_takes_no_thread_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    def exits(*_: Any) -> Iterator[str]:
+        try:
+            yield "a"
+            yield "b"
+        finally:
+            raise SystemExit
+
+    async def scene() -> None:
+        backend = PythonBackend(exits, threads=1)
+        async with asyncio.timeout(5):
+            for _ in range(2):
+                async with backend.send(Endpoint("python"), call(stream=True)) as response:
+                    assert b'"a"' in await response.read()
+            while len(caplog.records) < 2:
+                await asyncio.sleep(0.01)
+        await backend.close()
 
     asyncio.run(scene())
 

@@ -18,6 +18,8 @@ from weir.core.errors import (
     ClientGone,
     EndpointsFull,
     GatewayError,
+    InvalidValue,
+    NotServed,
     UpstreamBroke,
     UpstreamFailed,
     UpstreamTimeout,
@@ -69,6 +71,7 @@ class Scene:
         self.waits = Waits()
         self.sent: list[str] = []
         self.calls: list[str] = []
+        self.unsaid: dict[str, GatewayError] = {}  # by model: why this request cannot be put into its words
 
     def send(self) -> Dispatched:
         return self.dispatch.send(self.route, self.call_for, self.waits, self.goes, [])
@@ -79,6 +82,8 @@ class Scene:
 
     def call_for(self, route: Route) -> Call:
         self.calls.append(route.model)
+        if route.model in self.unsaid:
+            raise self.unsaid[route.model]
         return Call("/chat/completions", route.upstream_model.encode(), [], route.timeouts)
 
     async def ask(self) -> "Outcome":
@@ -392,6 +397,48 @@ class TestFallbacks:
         run(scene)
 
 
+@pytest.mark.parametrize("why", [NotServed(), InvalidValue()], ids=["not-served", "invalid-value"])
+class TestRequestsThatAFallbackCannotBeTold:
+    @pytest.mark.parametrize(
+        ("says", "end"), [(NOBODY, "UpstreamUnreachable"), (says(503), 503)], ids=["unreachable", "503"]
+    )
+    def test_it_is_passed_over(self, says: Script, end: int | str, why: GatewayError) -> None:
+        async def scene() -> None:
+            model = {"retries": 0, "fallbacks": ("n", "o")}
+            this = Scene(at="a", others=(route("n", "b"), route("o", "c")), model=model, a=says, b=OK, c=OK)
+            this.unsaid = {"n": why}
+            it = await this.ask()
+            assert (it.end, it.sending.route.model, this.fleet.visited) == (200, "o", ["a", "c"])
+            assert this.calls == ["m", "n", "o"], "each is made once"
+            assert [said["to"] for kind, said in this.noted if kind == "fallback"] == ["o"]
+            this.unsaid["o"] = why
+            it = await this.ask()
+            assert (it.end, it.sending.route.model) == (end, "m"), "with none left: the model's own trouble"
+
+        run(scene)
+
+    def test_ejected_and_passed_over(self, why: GatewayError) -> None:
+        async def scene() -> None:
+            this = Scene(at="a", others=(route("n", "b"),), model={"fallbacks": ("n",)}, a=OK, b=OK)
+            this.unsaid = {"n": why}
+            await this.eject("a", gone=True)
+            assert (await this.ask()).attempts == [("a", "ok")]
+            assert this.calls == ["n", "m"]
+
+        run(scene)
+
+    def test_the_model_itself_is_the_clients_mistake(self, why: GatewayError) -> None:
+        async def scene() -> None:
+            this = Scene(at="a", others=(route("n", "b"),), model={"fallbacks": ("n",)}, a=OK, b=OK)
+            this.unsaid = {"m": why}
+            with pytest.raises(type(why)):
+                await this.ask()
+            assert not this.fleet.visits
+            assert not any(endpoint.in_flight for endpoint in this.all)
+
+        run(scene)
+
+
 # -- who is left alone -----------------------------------------------------------------------------------------------
 
 COUNTS = [
@@ -640,9 +687,10 @@ class TestInFlight:
 
     @pytest.mark.parametrize("where", ["call_for", "on_attempt", "backend"])
     @pytest.mark.parametrize("when", ["first", "second"])
-    def test_a_bug_before_the_sending(self, where: str, when: str) -> None:
+    @pytest.mark.parametrize("trouble", [NOBODY, says(503)], ids=["nobody", "503"])
+    def test_a_bug_before_the_sending(self, where: str, when: str, trouble: Script) -> None:
         async def scene() -> None:
-            this = Scene(at="a", others=(route("n", "b"),), model={"retries": 0, "fallbacks": ("n",)}, a=NOBODY, b=OK)
+            this = Scene(at="a", others=(route("n", "b"),), model={"retries": 0, "fallbacks": ("n",)}, a=trouble, b=OK)
             model = "m" if when == "first" else "n"
 
             def call_for(route: Route) -> Call:
@@ -661,6 +709,7 @@ class TestInFlight:
                 async with this.dispatch.send(this.route, call_for, this.waits, on_attempt, []):
                     raise AssertionError("never entered")
             assert [endpoint.in_flight for endpoint in this.all] == [0, 0]
+            assert this.fleet.settled()
 
         run(scene)
 
