@@ -385,3 +385,19 @@ def test_a_server_that_never_says_done(*, asked: Operation, says: tuple[bytes, .
 def test_a_page_is_no_sound() -> None:
     answer, tokens, record = play(SPEECH, None, (Head(200, b"text/html"), b"<html>log in"), body_of(SPEECH))
     assert (answer.status, tokens, record["outcome"]) == (502, None, "upstream_error")
+
+
+@pytest.mark.parametrize("asked", [CHAT, RESPONSES], ids=lambda one: one.name)
+def test_who_leaves_claude_early_pays_the_prompt_that_it_read(asked: Operation) -> None:
+    """And not an estimate: a file in a prompt may be anything."""
+
+    async def leaves(asking: Conversation) -> None:
+        await asking.has(b"aa")
+        asking.leave()
+
+    begin = IN_MESSAGES.begin[0].replace(b'"input_tokens": 11', b'"input_tokens": 15000')
+    script = Head(), begin, *IN_MESSAGES.begin[1:], *IN_MESSAGES.words, HANG
+    _, tokens, record = play(asked, MESSAGES, script, body_of(asked, stream=True), leaves)
+    assert record["outcome"] == "client_disconnect"
+    assert tokens is not None
+    assert 15_000 < tokens <= 15_000 + OUTPUT

@@ -15,6 +15,8 @@ _STEP = LONG // 2  # wherever a longer string lies, one of these points lies in 
 _DATA = re.compile(rb"[A-Za-z0-9+/=_-]+")
 _SAMPLE = 512  # bytes at either end that are looked at: text has a space among them, base64 has none
 _DATA_URL = b";base64,"
+# A text in base64 stays where it is: a translation may have to read it. Some clients write "/" as "\/".
+_TEXT = re.compile(rb"data:(?:text\\?/|application\\?/(?:[\w.-]+\+)?json)")
 
 
 class Lifted(NamedTuple):
@@ -42,7 +44,7 @@ def lift(text: bytes) -> Lifted:
         opening = text.rfind(b'"', end, at)
         if opening >= 0 and closing - opening > LONG:
             start = _beginning(text, opening + 1)
-            if _is_data(text, start, closing):
+            if _is_data(text, start, closing) and not _TEXT.match(text, opening + 1):
                 kept += (view[end:start], mark + b"%d." % len(data))
                 data.append(view[start:closing])
                 end = closing

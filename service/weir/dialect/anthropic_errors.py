@@ -2,6 +2,8 @@
 
 import orjson
 
+from weir.dialect.fields import read_json, write_json
+
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -36,4 +38,4 @@ def error(status: int, message: str) -> dict[str, object]:
 
 def with_request_id(body: bytes, request_id: str) -> bytes:
     """An error object of ours with the id that it has to bear."""
-    return orjson.dumps({**orjson.loads(body), "request_id": request_id})
+    return write_json({**read_json(body), "request_id": request_id})

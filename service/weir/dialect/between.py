@@ -68,6 +68,10 @@ class _ChainedEvents:
         self._outer = outer
         self._inner = inner
 
+    @property
+    def prompt_tokens(self) -> int:
+        return self._inner.prompt_tokens
+
     def feed(self, chunk: bytes) -> bytes:
         return self._outer.feed(self._inner.feed(chunk))
 

@@ -9,6 +9,7 @@ import orjson
 from weir.core.errors import InvalidValue, MalformedBody
 
 Json = dict[str, Any]  # what a member holds is known only once it has been looked at
+DEPTH_MAX = 200  # levels of what others say that we wrap and write again; orjson reads 1024 and writes 254
 
 
 class Fields(NamedTuple):
@@ -42,13 +43,19 @@ def parsed(body: bytes) -> Json:
 
 
 def read_json(data: bytes) -> Any:
-    """What a server says; raises ValueError. A few cut their text between the halves of a surrogate pair, as
-    JavaScript counts it, which orjson refuses.
+    """What a server says; raises ValueError, also where it is nested above DEPTH_MAX. A few cut their text between the
+    halves of a surrogate pair, as JavaScript counts it, which orjson refuses.
     """
     try:
-        return orjson.loads(data)
+        said = orjson.loads(data)
     except orjson.JSONDecodeError:
-        return json.loads(data)
+        try:
+            said = json.loads(data)
+        except RecursionError as error:
+            raise ValueError("nested too deep") from error
+    if data.count(b"{") + data.count(b"[") > DEPTH_MAX and _too_deep(said):
+        raise ValueError("nested too deep")
+    return said
 
 
 def write_json(said: Json) -> bytes:
@@ -107,11 +114,27 @@ def blocks(content: Any, at: str) -> list[tuple[Json, str]]:
 
 
 def as_object(written: str) -> Json:
-    """Messages takes objects only; what a model wrote instead is kept in one, so that it can be told of it."""
+    """Messages takes objects only; what a model wrote instead is kept in one, so that it can be told of it. So is what
+    is nested too deep to be written again.
+    """
     if not written.strip():
         return {}
     try:
         given = orjson.loads(written)
     except orjson.JSONDecodeError:
         given = None
-    return given if isinstance(given, dict) else {"arguments": written}
+    deep = written.count("{") + written.count("[") > DEPTH_MAX and _too_deep(given)
+    return given if isinstance(given, dict) and not deep else {"arguments": written}
+
+
+def _too_deep(said: Any) -> bool:
+    """Level by level, as recursion would be what it looks for."""
+    level = [said]
+    for _ in range(DEPTH_MAX):
+        level = [
+            held
+            for one in level
+            if isinstance(one, dict | list)
+            for held in (one.values() if isinstance(one, dict) else one)
+        ]
+    return any(isinstance(one, dict | list) for one in level)

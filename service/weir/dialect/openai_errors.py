@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-import orjson
-
 from weir.core.errors import UpstreamFailed
-from weir.dialect.fields import Json
+from weir.dialect.fields import Json, read_json, write_json
+
+GAVE_UP = frozenset({"abort", "error"})  # vLLM's finish reasons of an answer that its engine gave up: a failure, no end
 
 
 class Told(NamedTuple):
@@ -19,8 +19,8 @@ class Told(NamedTuple):
 def told(body: bytes) -> Told:
     """Raises UpstreamFailed for what is no error object."""
     try:
-        said = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        said = read_json(body)
+    except ValueError:
         said = None
     found = told_in(said) if isinstance(said, dict) else None
     if found is None:
@@ -44,7 +44,7 @@ def told_in(said: Json) -> Told | None:
     code = error.get("code")
     message = error.get("message")
     status = code if isinstance(code, int) and 400 <= code < 600 else None
-    return Told(message if isinstance(message, str) else orjson.dumps(error).decode(), _word(error.get("type")), status)
+    return Told(message if isinstance(message, str) else write_json(error).decode(), _word(error.get("type")), status)
 
 
 def openai_error(status: int, error: Told) -> Json:

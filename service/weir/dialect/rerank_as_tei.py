@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from weir.core.errors import InvalidValue, UpstreamFailed
-from weir.dialect.fields import Fields, Json, a_list, a_string, an_object, no_counterpart, parsed
+from weir.dialect.fields import Fields, Json, a_list, a_string, an_object, no_counterpart, parsed, write_json
 from weir.dialect.openai_errors import openai_error, told
 from weir.dialect.translation import Events
 
@@ -54,7 +54,7 @@ class RerankAsTei:
         return orjson.dumps({"model": self._model, "object": "list", "results": results})
 
     def refusal(self, status: int, body: bytes) -> bytes:
-        return orjson.dumps(openai_error(status, told(body)))
+        return write_json(openai_error(status, told(body)))
 
     def events(self) -> Events:
         raise UpstreamFailed(reason="a stream where ranks were asked for")

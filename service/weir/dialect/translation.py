@@ -13,6 +13,11 @@ class Events(Protocol):
     A stream that breaks off is not ended here: whoever reads what comes out sees that its terminator is missing.
     """
 
+    @property
+    def prompt_tokens(self) -> int:
+        """What upstream has said by now that it read; 0 until then. Messages says it first, chat at the end."""
+        ...
+
     def feed(self, chunk: bytes) -> bytes: ...
 
     def flush(self) -> bytes:

@@ -1,9 +1,11 @@
 """A client's request as it goes upstream, in the words of whichever server gets it; and its answer in the client's."""
 
+from collections.abc import Callable
+
 from weir.backend import BackendResponse, Call, Sink
 from weir.core.asgi import Headers
 from weir.core.errors import UpstreamFailed
-from weir.core.lifting import lower
+from weir.core.lifting import Lifted, lower
 from weir.core.operations import MESSAGES
 from weir.core.sse import TooLong
 from weir.core.types import Route
@@ -78,15 +80,17 @@ class Calls:
         body, *data = (text,) if request.lifted is None else lower(text, request.lifted)
         return Call(path, bytes(body), headers, route.timeouts, request.upload, data)
 
-    def heard(self, response: BackendResponse, route: Route) -> BackendResponse:
-        """The answer of this route's server in the client's own dialect."""
+    def heard(self, response: BackendResponse, route: Route, told_prompt: Callable[[int], None]) -> BackendResponse:
+        """The answer of this route's server in the client's own dialect. `told_prompt` hears how many tokens the server
+        says that it read, where a stream's beginning says so and the client's dialect has no word for it there.
+        """
         if not route.says_done and response.content_type.startswith(EVENTS):
             response = _WithDone(response)
         translation = self._translations.get(route.model)
         if translation is None:
             return response
         told_id = self._request_id if self._request.operation.dialect == "anthropic" else None
-        return _Translated(response, translation, told_id)
+        return _Translated(response, translation, told_id, self._request.lifted, told_prompt)
 
 
 class _WithDone:
@@ -120,12 +124,31 @@ class _WithDone:
 class _Translated:
     """See `BackendResponse`. Events are passed on as they come, a single answer when it is whole."""
 
-    __slots__ = ("_done", "_request_id", "_response", "_translation", "content_type", "headers", "status")
+    __slots__ = (
+        "_done",
+        "_lifted",
+        "_request_id",
+        "_response",
+        "_told_prompt",
+        "_translation",
+        "content_type",
+        "headers",
+        "status",
+    )
 
-    def __init__(self, response: BackendResponse, translation: Translation, request_id: str | None) -> None:
+    def __init__(
+        self,
+        response: BackendResponse,
+        translation: Translation,
+        request_id: str | None,
+        lifted: Lifted | None,
+        told_prompt: Callable[[int], None],
+    ) -> None:
         self._response = response
         self._translation = translation
         self._request_id = request_id
+        self._lifted = lifted
+        self._told_prompt = told_prompt
         self._done = False
         self.status, self.content_type, self.headers = response.status, response.content_type, response.headers
 
@@ -139,16 +162,29 @@ class _Translated:
                 raise UpstreamFailed(reason=f"an answer above {ANSWER_MAX} bytes")
         self._done = True
         if self.status == 200:
-            return self._translation.answer(bytes(whole))
+            return self._restored(self._translation.answer(bytes(whole)))
         refusal = self._translation.refusal(self.status, bytes(whole))
         return refusal if self._request_id is None else with_request_id(refusal, self._request_id)
 
     async def pump(self, sink: Sink) -> None:
         events = self._translation.events()
+        heard = 0
+
+        def translated(chunk: bytes) -> Rest:
+            nonlocal heard
+            out = events.feed(chunk)
+            if events.prompt_tokens > heard:
+                heard = events.prompt_tokens
+                self._told_prompt(heard)  # before the sink, in which a client may be found to have left
+            return sink(self._restored(out))  # also where nothing came of it: a watch must hear that upstream lives
+
         try:
-            # Also where nothing comes of a piece: whoever watches must hear that upstream lives.
-            await self._response.pump(lambda chunk: sink(events.feed(chunk)))
-            if (end := events.flush()) and (rest := sink(end)) is not None:
+            await self._response.pump(translated)
+            if (end := events.flush()) and (rest := sink(self._restored(end))) is not None:
                 await rest
         except TooLong as error:
             raise UpstreamFailed(reason="an event without an end") from error
+
+    def _restored(self, out: bytes) -> bytes:
+        """What an answer repeats of the request, with the long data in it. Only whole events come: no mark is cut."""
+        return out if self._lifted is None else b"".join(lower(out, self._lifted))

@@ -128,7 +128,7 @@ class Completions:
                     on_attempt = partial(self._attempt, exchange, meter, trace)
                     sending = rooms.dispatch.send(route, calls, watch, on_attempt, exchange.attempts)
                     async with sending as response:  # 502, 503, 504
-                        heard = calls.heard(response, sending.route)
+                        heard = calls.heard(response, sending.route, meter.told_prompt)
                         await relay(heard, reply, watch, meter, exchange, strip_usage=not request.wants_usage)
 
     def _ask(self, request: CompletionRequest, route: Route, exchange: Exchange) -> Ask:

@@ -29,6 +29,10 @@ class Meter:
     def sent(self) -> None:
         self._sent = True
 
+    def told_prompt(self, tokens: int) -> None:
+        """The server has said how many tokens it read, whatever becomes of the answer."""
+        self._prompt = tokens
+
     def refused(self) -> None:
         """The upstream answered, and did not do it."""
         self._sent = False

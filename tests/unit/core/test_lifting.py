@@ -36,6 +36,22 @@ LEFT = [
 ]
 
 
+# A translation may read these: Claude takes a text as a text, not in base64.
+READ = [
+    pytest.param("data:text/plain;base64,", id="text"),
+    pytest.param("data:text/markdown;charset=utf-8;base64,", id="text-with-its-charset"),
+    pytest.param("data:text\\/plain;base64,", id="text-with-an-escaped-slash"),
+    pytest.param("data:application/json;base64,", id="json"),
+    pytest.param("data:application/ld+json;base64,", id="json-of-a-kind"),
+]
+
+
+@pytest.mark.parametrize("head", READ)
+def test_a_text_in_base64_is_left(head: str) -> None:
+    text = f'{{"file_data":"{head}{IMAGE}"}}'.encode()
+    assert lift(text).text is text
+
+
 @pytest.mark.parametrize(("said", "count"), TAKEN)
 def test_is_taken_out(said: object, count: int) -> None:
     text = orjson.dumps(said)

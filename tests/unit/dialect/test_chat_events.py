@@ -29,7 +29,7 @@ def event(kind: str, **said: Any) -> bytes:
     return b"event: " + kind.encode() + b"\ndata: " + orjson.dumps({"type": kind, **said}) + b"\n\n"
 
 
-def begin(**usage: int) -> bytes:
+def begin(**usage: int | None) -> bytes:
     message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": usage}
     return event("message_start", message=message)
 
@@ -146,6 +146,21 @@ def test_cut_at_every_position(stream, seen):
 def test_every_chunk_has_the_same_head():
     for said in told(read([PLAYS[0][1]]))[:-1]:
         assert [said[key] for key in ("id", "object", "created", "model")] == ["msg_1", "chat.completion.chunk", 1, "m"]
+
+
+PROMPTS = [
+    ("nothing-yet", PING, 0),
+    ("with-the-cache's", begin(input_tokens=20, cache_read_input_tokens=5, cache_creation_input_tokens=3), 28),
+    ("not-told", begin(), 0),
+    ("no-numbers", begin(input_tokens=None), 0),
+]
+
+
+@pytest.mark.parametrize(("said", "tokens"), [row[1:] for row in PROMPTS], ids=[row[0] for row in PROMPTS])
+def test_the_prompt_s_tokens_are_known_from_the_start(said, tokens):
+    reader = events()
+    reader.feed(said)
+    assert reader.prompt_tokens == tokens
 
 
 ASKS = [

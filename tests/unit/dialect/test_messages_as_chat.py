@@ -276,7 +276,8 @@ def test_usage(told, read):
 
 @pytest.mark.parametrize(
     "body",
-    [b"<html>", b"", b"null", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[{}]}', b'{"choices":[{"message":"a"}]}', b'{"choices":[{"message":{"content":[1]}}]}', b'{"choices":[{"message":{"tool_calls":[{}]}}]}'],
+    [b"<html>", b"", b"null", b"[]", b"{}", b'{"choices":[]}', b'{"choices":[{}]}', b'{"choices":[{"message":"a"}]}', b'{"choices":[{"message":{"content":[1]}}]}', b'{"choices":[{"message":{"tool_calls":[{}]}}]}',
+     b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"abort"}]}', b'{"choices":[{"message":{"content":"Hi"},"finish_reason":"error"}]}'],
 )  # fmt: skip
 def test_an_answer_that_is_none(body):
     with pytest.raises(UpstreamFailed):

@@ -15,8 +15,29 @@ from weir.core.errors import InvalidValue, UpstreamFailed
 from weir.dialect.chat.as_messages import ChatAsMessages
 from weir.dialect.messages.as_chat import MessagesAsChat
 
+DEEP: Any = []
+for _ in range(190):  # as deep as a body may be, with what stands around it
+    DEEP = [DEEP]
+DEEP_TEXT = '{"a":' * 300 + "1" + "}" * 300
 ANYTHING = st.sampled_from(
-    [None, True, 0, -1, 1.5, "", "a", [], ["a"], [[]], {}, {"type": "text"}, {"type": ["a"]}, [{"type": {}}]]
+    [
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        "",
+        "a",
+        [],
+        ["a"],
+        [[]],
+        {},
+        {"type": "text"},
+        {"type": ["a"]},
+        [{"type": {}}],
+        DEEP,
+        DEEP_TEXT,
+    ]
 )
 ANYHOW = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -80,8 +80,13 @@ PLAYS = [
     ("no-choices", [chunk(choices=[]), chunk({"content": "Hi"}), chunk(choices=None), chunk({"content": " there"}, "stop"), DONE], TEXT),
     ("no-finish", [chunk({"content": "Hi"}), chunk({"content": " there"}), DONE], TEXT),
     ("terminator-without-its-blank-line", [chunk({"content": "Hi"}), chunk({"content": " there"}, "stop"), b"data: [DONE]"], TEXT),
-    ("nothing", [DONE], [START, "end_turn", END]),
-    ("after-the-end", [DONE, chunk({"content": "Hi"}), DONE], [START, "end_turn", END]),
+    ("nothing-said", [chunk({}, "stop"), DONE], [START, "end_turn", END]),
+    ("nothing-but-the-end", [DONE], ["error"]),
+    ("nothing-but-the-end-and-no-blank-line", [b"data: [DONE]"], ["error"]),
+    ("nothing-but-usage", [USAGE, DONE], ["error"]),
+    ("after-the-end", [chunk({}, "stop"), DONE, chunk({"content": "Hi"}), DONE], [START, "end_turn", END]),
+    ("given-up", [chunk({"content": "Hi"}), chunk({}, "abort"), DONE], [START, (0, "text"), (0, "Hi"), "error"]),
+    ("given-up-in-a-call", [call(0, "a", "f", '{"x"'), chunk({}, "error"), DONE], [START, (0, "tool_use", "a", "f"), (0, '{"x"'), "error"]),
     ("cut-off-by-length", [chunk({"content": "Hi"}, "length"), DONE], [START, (0, "text"), (0, "Hi"), (0, "."), "max_tokens", END]),
     ("filtered", [chunk({}, "content_filter"), DONE], [START, "refusal", END]),
     ("refusal", [chunk({"refusal": "No"}), chunk({"refusal": "."}, "stop"), DONE], [START, (0, "text"), (0, "No"), (0, "."), (0, "."), "refusal", END]),
@@ -152,9 +157,12 @@ def test_what_goes_out_is_in_its_order(pieces, seen):
 
 @pytest.mark.parametrize("stream", STREAMS, ids=attrgetter("name"))
 def test_what_engines_say_ends_as_they_end_it(stream):
-    """The corpus has streams of other operations too, which hold no message; but none may be ended that did not end."""
+    """The corpus has streams of other operations too, which hold no message; but none may be ended that did not end,
+    and of nothing but an end comes no message.
+    """
     out = read([stream.body])
-    assert (b"event: message_stop" in out) == (stream.finished and not stream.error)
+    says = stream.body != DONE
+    assert (b"event: message_stop" in out) == (stream.finished and not stream.error and says)
     for at in range(0, len(stream.body), max(1, len(stream.body) // 50)):
         assert read([stream.body[:at], stream.body[at:]]) == out, at
 
@@ -180,6 +188,14 @@ def test_a_stop_sequence_is_told_where_the_server_tells_it():
         "stop_reason": "stop_sequence",
         "stop_sequence": "END",
     }
+
+
+def test_the_prompt_s_tokens_are_known_once_the_server_has_told_them():
+    events = TRANSLATION.events()
+    events.feed(chunk({"content": "Hi"}))
+    assert events.prompt_tokens == 0
+    events.feed(USAGE)
+    assert events.prompt_tokens == 25
 
 
 def test_each_delta_goes_out_at_once():

@@ -441,6 +441,7 @@ class TestStreams:
                 id="more after the end",
             ),
             pytest.param(b"data: [DONE]\n\n", "response.completed", id="no finish"),
+            pytest.param(b"data:\n\ndata: [DONE]\n\n", "response.completed", id="an empty event before"),
         ],
     )
     def test_only_done_ends_it(self, *, end: bytes, last: str) -> None:
@@ -504,6 +505,10 @@ class TestStreams:
         assert told(fed(chunk({"content": "a"}) + endless))[-1]["type"] == "response.failed"
         ended = chunk({"content": "a"}, "stop") + b"data: [DONE]\n\n"
         assert told(fed(ended + endless))[-1]["type"] == "response.completed"
+
+    def test_an_empty_event_at_the_beginning_says_nothing(self) -> None:
+        stream = chunk({"content": "a"}, "stop") + b"data: [DONE]\n\n"
+        assert fed(b"data\n\ndata:\n\n" + stream) == fed(stream)
 
     def test_a_stream_of_nothing_but_its_end(self) -> None:
         assert fed(b"data: [DONE]\n\n") == b""

@@ -101,6 +101,9 @@ ANSWER: dict[str, Any] = {
     },
     "service_tier": "default",
 }
+DEEP: Any = []
+for _ in range(190):  # as deep as a body may be, with what stands around it
+    DEEP = [DEEP]
 ODD = st.sampled_from(
     [
         None,
@@ -121,6 +124,7 @@ ODD = st.sampled_from(
         {"type": ["x"]},
         [{}],
         [{"type": "input_text"}],
+        DEEP,
     ]
 )
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from weir.core.errors import UpstreamFailed
-from weir.dialect.fields import Json
+from weir.dialect.fields import Json, read_json
 
 _FINISH = {
     "max_tokens": "length",
@@ -18,7 +18,7 @@ _FINISH = {
 def completion(body: bytes, created: int) -> Json:
     """Raises UpstreamFailed where it is no Message."""
     try:
-        said = orjson.loads(body)
+        said = read_json(body)
         choice = {"index": 0, "message": _message(said), "logprobs": None, **ending(said)}
         return {
             "id": said["id"],
@@ -28,7 +28,7 @@ def completion(body: bytes, created: int) -> Json:
             "choices": [choice],
             "usage": usage(said.get("usage") or {}),
         }
-    except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UpstreamFailed(reason=f"no Message: {type(error).__name__}") from error
 
 

@@ -22,6 +22,7 @@ from weir.dialect.fields import (
     no_counterpart,
     parsed,
     string_in,
+    write_json,
 )
 from weir.dialect.openai_errors import openai_error, told
 from weir.dialect.translation import Events
@@ -83,10 +84,10 @@ class ChatAsMessages:
         return self._body
 
     def answer(self, body: bytes) -> bytes:
-        return orjson.dumps(completion(body, self._created))
+        return write_json(completion(body, self._created))
 
     def refusal(self, status: int, body: bytes) -> bytes:
-        return orjson.dumps(openai_error(status, told(body)))
+        return write_json(openai_error(status, told(body)))
 
     def events(self) -> Events:
         return ChatEvents(created=self._created, tells_usage=self._tells_usage)

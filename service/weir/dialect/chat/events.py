@@ -6,7 +6,7 @@ from weir.core.errors import UpstreamFailed
 from weir.core.sse import EventReader, TooLong
 from weir.dialect.anthropic_errors import status_of
 from weir.dialect.chat.answer import call, ending, refusal, usage
-from weir.dialect.fields import Json
+from weir.dialect.fields import Json, read_json, write_json
 from weir.dialect.openai_errors import Told, openai_error, told_in
 
 _SAID = {"text_delta": ("text", "content"), "thinking_delta": ("thinking", "reasoning_content")}
@@ -26,6 +26,7 @@ class ChatEvents:
         self._usage: Json = {}
         self._calls: dict[int, int] = {}  # a block's index -> its number among the tool calls
         self._ended = False
+        self.prompt_tokens = 0
 
     def feed(self, chunk: bytes) -> bytes:
         try:
@@ -50,7 +51,7 @@ class ChatEvents:
 
     def _take(self, data: bytes) -> None:
         try:
-            said = orjson.loads(data)
+            said = read_json(data)
             kind = said["type"]
             if kind == "error":
                 failure = told_in(said)
@@ -72,6 +73,7 @@ class ChatEvents:
     def _begin(self, message: Json) -> None:
         self._head |= {"id": message["id"], "model": message["model"]}
         self._usage = dict(message.get("usage") or {})
+        self.prompt_tokens = usage(self._usage)["prompt_tokens"]
         self._choice({"role": "assistant", "content": ""})
 
     def _block(self, block: Json, index: int) -> None:
@@ -113,4 +115,4 @@ class ChatEvents:
         self._emit({**self._head, "choices": [choice]})
 
     def _emit(self, event: Json) -> None:
-        self._out.append(b"data: " + orjson.dumps(event) + b"\n\n")
+        self._out.append(b"data: " + write_json(event) + b"\n\n")

@@ -6,6 +6,7 @@ import orjson
 
 from weir.core.errors import UpstreamFailed
 from weir.dialect.fields import Json, as_object, read_json
+from weir.dialect.openai_errors import GAVE_UP
 
 _STOP_REASONS = {"length": "max_tokens", "content_filter": "refusal"}
 _CALLED = {"tool_calls", "function_call"}
@@ -16,6 +17,8 @@ def message(body: bytes, name: str) -> Json:
     try:
         said = read_json(body)
         choice = said["choices"][0]
+        if choice.get("finish_reason") in GAVE_UP:
+            raise UpstreamFailed(reason="the engine gave the answer up")
         told = choice["message"]
         content = _content(told, name)
         reason, matched = stop_reason(choice, called=content[-1:] != [] and content[-1]["type"] == "tool_use")

@@ -85,7 +85,7 @@ class MessagesAsChat:
         return write_json(message(body, self._name))
 
     def refusal(self, status: int, body: bytes) -> bytes:
-        return orjson.dumps(error(status, told(body).message))
+        return write_json(error(status, told(body).message))
 
     def events(self) -> Events:
         return MessageEvents(self._name)

@@ -13,7 +13,7 @@ from weir.core.sse import EventReader, TooLong
 from weir.dialect.anthropic_errors import error
 from weir.dialect.fields import Json, read_json, write_json
 from weir.dialect.messages.answer import arguments, beginning, call_id, calls, stop_reason, text, thought, usage
-from weir.dialect.openai_errors import Told, told_in
+from weir.dialect.openai_errors import GAVE_UP, Told, told_in
 
 _PIECES = {"text": "text_delta", "thinking": "thinking_delta", "tool_use": "input_json_delta"}
 
@@ -64,6 +64,7 @@ class MessageEvents:
         self._calls: dict[int, _Block] = {}
         self._finish: Json = {}
         self._usage = usage({})
+        self.prompt_tokens = 0
 
     def feed(self, chunk: bytes) -> bytes:
         try:
@@ -103,6 +104,7 @@ class MessageEvents:
     def _chunk(self, said: Json) -> None:
         if said.get("usage"):
             self._usage = usage(said)
+            self.prompt_tokens = self._usage["input_tokens"] + self._usage["cache_read_input_tokens"]
         for choice in said.get("choices") or ():
             self._begin(said)  # and not before: Azure speaks of its filter first, without an id
             delta = choice.get("delta") or {}
@@ -113,6 +115,9 @@ class MessageEvents:
                 self._say("text", text(delta["refusal"]))
             for call in calls(delta):
                 self._call(call)
+            if choice.get("finish_reason") in GAVE_UP:
+                self._fail(Told(UpstreamFailed.message))
+                return
             if choice.get("finish_reason"):
                 self._finish = choice
                 self._drain()
@@ -186,7 +191,9 @@ class MessageEvents:
             self._emit("message_start", {"type": "message_start", "message": beginning(said, self._name)})
 
     def _end(self) -> None:
-        self._begin({})
+        if not self._begun:  # a stream of nothing but its end is no answer
+            self._fail(Told(UpstreamFailed.message))
+            return
         self._drain()
         reason, matched = stop_reason(self._finish, called=bool(self._calls))
         delta = {"stop_reason": "refusal" if self._refused else reason, "stop_sequence": matched}

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from weir.core.errors import UpstreamFailed
+from weir.dialect.openai_errors import GAVE_UP
 from weir.dialect.responses.fields import Fields
 from weir.dialect.responses.output import Output
 from weir.dialect.responses.request import WayBack
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
-_BROKEN = {"abort", "error"}  # vLLM's words for an answer that its engine gave up
-_GAVE_UP = {"code": "server_error", "message": "The model's server gave up in the middle of its answer."}
+_BROKEN_OFF = {"code": "server_error", "message": "The model's server gave up in the middle of its answer."}
 
 
 class Answer:
@@ -26,6 +26,12 @@ class Answer:
     @property
     def shown(self) -> Fields:
         return self._shown
+
+    @property
+    def prompt_tokens(self) -> int:
+        """0 while the server has not said it."""
+        usage: Fields = self._shown["usage"] or {}
+        return int(usage.get("input_tokens", 0))
 
     def begin(self, head: Fields) -> Iterator[Fields]:
         """`head` is the answer, or its first chunk: everything is named after its id."""
@@ -56,8 +62,8 @@ class Answer:
             raise UpstreamFailed(reason=f"a choice of another shape: {error!r}") from error
 
     def end(self) -> Iterator[Fields]:
-        if self._finish in _BROKEN:
-            yield from self.fail(_GAVE_UP)
+        if self._finish in GAVE_UP:
+            yield from self.fail(_BROKEN_OFF)
             return
         reason = _INCOMPLETE.get(self._finish or "")
         status = "incomplete" if reason else "completed"

@@ -51,7 +51,7 @@ class ResponsesAsChat:
             error = orjson.loads(body)["error"]
         except (orjson.JSONDecodeError, LookupError, TypeError):
             error = None
-        return body if isinstance(error, dict) else orjson.dumps(openai_error(status, told(body)))
+        return body if isinstance(error, dict) else write_json(openai_error(status, told(body)))
 
     def events(self) -> ResponseEvents:
         return ResponseEvents(self._way_back, _LARGE)

@@ -33,10 +33,15 @@ class ResponseEvents:
         self._number = 0
         self._begun = self._ended = False
 
+    @property
+    def prompt_tokens(self) -> int:
+        return self._answer.prompt_tokens
+
     def feed(self, chunk: bytes) -> bytes:
         try:
             for event in self._reader.feed(chunk):
-                self._read(event.data)
+                if event.data:  # an empty one says nothing: some servers keep the line open with it
+                    self._read(event.data)
         except TooLong:
             self._give_up("an event without an end")
         return self._taken()
