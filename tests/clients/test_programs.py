@@ -72,7 +72,7 @@ def test_it_calls_its_tools_and_tells_their_answers(
     key = admin.key()
     run([*program(tmp_path, root, "echo"), "hello there"], root, key, "echo", home=tmp_path)
     first, *_ = all_well(weir, key, at_least=2)
-    assert first["finish_reason"] in {"tool_calls", "tool_use"}
+    assert first["finish_reason"] in {"tool_calls", "tool_use", "completed"}  # Responses has no word of its own for it
 
 
 def all_well(weir: Weir, key: Key, at_least: int = 1) -> list[dict[str, object]]:

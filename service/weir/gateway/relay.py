@@ -14,10 +14,9 @@ from weir.gateway.replies import EVENTS, PING, STREAM_HEADERS, Reply
 from weir.gateway.watch import CLIENT, UPSTREAM, Watch
 from weir.gateway.wire import Rest, Wire
 from weir.usage import BodyScanner, Meter
+from weir.usage.body_scanner import WHOLE_MAX
 from weir.usage.typed_scanner import StreamScanner, scanner_for
 
-# A single JSON answer up to here is read whole before its head goes out, so that a cut one is still a clean 502.
-WHOLE_MAX = 1 << 20
 ERROR_MAX = 1 << 20
 LINGER_SECONDS = 1.0  # for the transport's end behind the terminator, so that the connection can be used again
 
@@ -148,6 +147,7 @@ async def _relay_json(response: BackendResponse, reply: Reply, watch: Watch, met
         size += len(chunk)
         if size > WHOLE_MAX:
             break
+    # Up to here it is read whole before its head goes out, so that a cut one is still a clean 502.
     whole = size <= WHOLE_MAX
     if whole:
         scanner.flush()

@@ -9,9 +9,15 @@ import orjson
 
 from weir.core.types import Usage
 
+# Closed lists: a word that is not one of these may be the caller's, and their text may reach no log.
+FINISH_REASONS = (
+    *("stop", "length", "tool_calls", "content_filter", "function_call"),  # OpenAI's
+    *("abort", "error"),  # vLLM's and SGLang's
+    *("eos_token", "stop_sequence"),  # TGI's
+)
 # Inside a JSON string the quotes would be escaped, so these match keys only.
-USAGE = re.compile(rb'"(?:usage|billed_units)"\s*:\s*\{')
-FINISH = re.compile(rb'"finish_reason"\s*:\s*"([a-z_]{1,32})"')
+USAGE = re.compile(rb'"usage"\s*:\s*\{')
+FINISH = re.compile(rb'"finish_reason"\s*:\s*"(%b)"' % "|".join(FINISH_REASONS).encode())
 # Anthropic's words and no others: vLLM writes into a field of this name which of the caller's stop strings it met, and
 # that is text of theirs, which no log may hold.
 STOP_REASONS = (
@@ -23,9 +29,10 @@ STOP_REASONS = (
     "refusal",
     "model_context_window_exceeded",
 )
-STOP = re.compile(rb'"stop_reason"\s*:\s*"(%b)"' % "|".join(STOP_REASONS).encode())
+# OpenAI's: a response's status, and what its `incomplete_details` may say (openapi.yaml, Response).
+_STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incomplete")
+_CUT_SHORT = ("max_output_tokens", "content_filter", "max_messages", "steered", "max_tool_calls")
 _CACHED_APART = ("cache_read_input_tokens", "cache_creation_input_tokens")
-_WORD = re.compile(r"[a-z_]{1,32}")
 
 
 def parsed(data: bytes | bytearray) -> dict[str, Any]:
@@ -68,30 +75,22 @@ def as_usage(said: object) -> Usage | None:
     return Usage(prompt, output, cached, reasoning)
 
 
-def usage_at_end(part: bytes) -> dict[str, Any]:
-    """The last usage object that counts something in a piece of JSON whose beginning is gone; {} if there is none."""
-    for found in reversed(list(USAGE.finditer(part))):
-        start = found.end() - 1
-        depth = 0
-        for brace in re.finditer(rb"[{}]", part[start:]):  # a usage object holds numbers, no text with braces
-            depth += 1 if brace[0] == b"{" else -1
-            if not depth:
-                said = parsed(part[start : start + brace.end()])
-                if as_usage(said):
-                    return said
-                break
-    return {}
-
-
 def ending_of(said: Mapping[str, Any]) -> str | None:
-    """Why a Messages answer or a Responses one ended: its stop reason, what cut it short, or its status."""
+    """Why an answer ended: its first choice's reason, its stop reason, what cut it short, or its status."""
+    choices = said.get("choices")
+    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        return _one_of(FINISH_REASONS, choices[0].get("finish_reason"))
     if (reason := said.get("stop_reason")) is not None:
-        return reason if reason in STOP_REASONS else None
+        return _one_of(STOP_REASONS, reason)
     if said.get("object") != "response":
         return None
-    cut_short = said.get("incomplete_details")
-    word = (cut_short.get("reason") if isinstance(cut_short, dict) else None) or said.get("status")
-    return word if isinstance(word, str) and _WORD.fullmatch(word) else None
+    details = said.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, dict) else None
+    return _one_of(_CUT_SHORT, reason) or _one_of(_STATUSES, said.get("status"))
+
+
+def _one_of(words: tuple[str, ...], said: object) -> str | None:
+    return said if isinstance(said, str) and said in words else None
 
 
 def _count(value: object) -> int:

@@ -2,27 +2,26 @@
 
 A network chunk is not an event: a scanner keeps the unfinished event's bytes, within a bound, and is tested with every
 split position. The stream format is WHATWG's server-sent events (html.spec.whatwg.org, section 9.2); what stands in an
-event here is OpenAI's chat.completion.chunk. Streams whose events name their type are in `typed_scanner.py`.
+event here is OpenAI's chat.completion.chunk. Streams whose events name their type are in `typed_scanner.py`, answers
+that are no stream in `body_scanner.py`.
 """
 
 import re
 from typing import Any, Protocol
 
-import orjson
-
 from weir.core.types import Usage
-from weir.usage.reported import FINISH, STOP, USAGE, as_usage, ending_of, parsed, usage_at_end
+from weir.usage.outline import Outline
+from weir.usage.reported import FINISH, USAGE, as_usage, ending_of, parsed
+from weir.usage.written import text_bytes
 
 HELD_MAX = 64 * 1024  # bytes; an event above this is content, never the usage chunk, and is not held back
 SAMPLE_EVERY = 16  # events, of which one, and the first three, are parsed to see how much text they hold
-TAIL = 16 * 1024  # bytes kept of a larger event or body, enough for the usage object at its end
+TAIL = 3  # bytes kept of a larger event: a blank line is at most four, and these may be its beginning
 
 # A blank line. Atomic groups, or `\r\n` would be taken for two line ends; a `\r` that ends the buffer may yet be the
 # first half of `\r\n`, so it waits for one byte more.
 BLANK_LINE = re.compile(rb"(?>\r\n|\n|\r(?!\Z))(?>\r\n|\n|\r(?!\Z))")
 LINE_END = re.compile(rb"\r\n|\n|\r")
-_ERROR_EVENT = re.compile(rb'data: ?\{\s*"error"\s*:\s*[^\sn]')
-_WRITTEN = ("delta", "content", "reasoning", "reasoning_content", "tool_calls", "function", "arguments", "text")
 BOM = b"\xef\xbb\xbf"
 
 
@@ -54,7 +53,7 @@ class EventScanner:
         "_buffer",
         "_carriage_returns",
         "_ended_within",
-        "_large_error",
+        "_outline",
         "_released",
         "_sampled",
         "_samples",
@@ -81,7 +80,7 @@ class EventScanner:
         self._started = False
         self._carriage_returns = False
         self._ended_within = False
-        self._large_error = False  # the event of which only the end is kept began as an error
+        self._outline: Outline | None = None  # of the event whose beginning is gone from the buffer
         self._samples = 0
         self._sampled = 0  # bytes of text in the samples
 
@@ -150,14 +149,11 @@ class EventScanner:
                 passed.append(event[self._released :])
             self._searched = self._released = 0
         if self._released or len(buffer) > HELD_MAX:
-            if not self._released:
-                self._large_error = _ERROR_EVENT.match(buffer) is not None
             passed.append(bytes(buffer[self._released :]))
             if len(buffer) > HELD_MAX:
-                del buffer[:-TAIL]
+                self._outline = shortened(buffer, self._outline)
             self._released = len(buffer)
-        # A blank line is at most four bytes, so the last three may be its beginning.
-        self._searched = max(len(buffer) - 3, 0)
+        self._searched = max(len(buffer) - TAIL, 0)
         return b"".join(passed)
 
     def _event_end(self) -> int:
@@ -181,19 +177,14 @@ class EventScanner:
         if not self._started:
             self._started = True
             event = event.removeprefix(BOM)
+        if self._outline is not None:
+            self._read_large(self._outline, event)
+            return False
         data = b"\n".join(
             line[6:] if line.startswith(b"data: ") else line[5:]
             for line in (LINE_END.split(event) if self._carriage_returns else event.split(b"\n"))
             if line.startswith(b"data:")
         )
-        if self._released:  # only its last part is here
-            if self._large_error:
-                self.failed = True
-                return False
-            self.events += 1
-            self._note_finish(event)
-            self.usage = as_usage(usage_at_end(event)) or self.usage
-            return False
         if not data:
             return False
         if data == b"[DONE]":
@@ -213,92 +204,26 @@ class EventScanner:
             self._sample(parsed(data))
         return False
 
-
-class BodyScanner:
-    """A single JSON answer. Small ones are parsed when complete; large ones (embeddings) are searched as they pass."""
-
-    __slots__ = ("_kept", "_large", "_size", "_usage", "cut", "events", "failed", "finish_reason")
-
-    at_boundary = False  # a comment never fits into JSON
-    complete = True  # the transport knows where a body ends
-    half_out = False
-
-    def __init__(self) -> None:
-        self._kept = bytearray()
-        self._size = 0
-        self._large = False
-        self.cut = False
-        self._usage: Usage | None = None
-        self.events = 0
-        self.failed = False
-        self.finish_reason: str | None = None
-
-    @property
-    def content_bytes(self) -> int:
-        return 0 if self.failed else self._size
-
-    def feed(self, chunk: bytes) -> bytes:
-        self._size += len(chunk)
-        self._kept += chunk
-        if len(self._kept) > HELD_MAX:
-            self._large = True
-            self._search()
-            del self._kept[:-TAIL]  # a usage object that is cut here is whole in what is kept
-        return chunk
-
-    def flush(self) -> bytes:
-        """The body is complete: read it. `cut` says that it is only the beginning of one."""
-        if self._kept:
-            if self._large:
-                self._search()
-                self.cut = not self._kept.rstrip().endswith((b"}", b"]"))
-            else:
-                self._parse()
-            self._kept.clear()
-        return b""
-
-    @property
-    def usage(self) -> Usage | None:
-        """Of the complete body; the last one where it names several."""
-        self.flush()
-        return self._usage
-
-    def _search(self) -> None:
-        self._usage = as_usage(usage_at_end(bytes(self._kept))) or self._usage
-        self._note_finish()
-
-    def _note_finish(self) -> None:
-        for found in FINISH.finditer(self._kept):
-            self.finish_reason = found[1].decode()
-        if self.finish_reason is None and (stopped := STOP.search(self._kept)):
-            self.finish_reason = stopped[1].decode()
-
-    def _parse(self) -> None:
-        """The top level decides. What is not quite JSON (half a surrogate, NaN in logprobs) keeps what was found."""
-        try:
-            said = orjson.loads(self._kept)
-        except orjson.JSONDecodeError as error:
-            self.cut = error.msg.startswith("unexpected end")
-            if not self.cut and self._kept.rstrip().endswith(b"}"):
-                self._search()
+    def _read_large(self, outline: Outline, end: bytes) -> None:
+        """Content that was too large to keep; its end is here, and of the rest its outline."""
+        self._outline = None
+        outline.feed(end)
+        said = outline.read()
+        if said.get("error"):
+            self.failed = True
             return
-        if isinstance(said, dict):
-            meta = said.get("meta")  # where Cohere's rerank has it
-            billed = meta.get("billed_units") if isinstance(meta, dict) else None
-            self._usage = as_usage(said.get("usage")) or as_usage(billed)
-            # LM Studio and OpenRouter say 200 and then that they could not: that is no answer, and costs nothing.
-            self.failed = bool(said.get("error")) and self._usage is None and not said.get("choices")
-            self.finish_reason = ending_of(said)
-            if found := FINISH.search(self._kept):
-                self.finish_reason = found[1].decode()
+        self.events += 1
+        self.finish_reason = ending_of(said) or self.finish_reason
+        self.usage = as_usage(said.get("usage")) or self.usage
 
 
-def text_bytes(written: object) -> int:
-    """Bytes of everything that a model wrote in an event: content, reasoning, arguments of tools, text."""
-    if isinstance(written, str):
-        return len(written.encode(errors="replace"))
-    if isinstance(written, list):
-        return sum(map(text_bytes, written))
-    if isinstance(written, dict):
-        return sum(text_bytes(written.get(name)) for name in _WRITTEN)
-    return 0
+def shortened(event: bytearray, outline: Outline | None) -> Outline:
+    """All but the last bytes of a large event go, into its outline."""
+    if outline is None:
+        outline = Outline()
+        begin = max(event.find(b"{"), 0)  # behind the names of the event and its field
+    else:
+        begin = 0
+    outline.feed(bytes(event[begin:-TAIL]))
+    del event[:-TAIL]
+    return outline

@@ -10,13 +10,14 @@ The type stands in the data, and mostly in an `event:` line before it. Nothing i
 very chunk that came in goes out.
 """
 
-import re
 from typing import Any
 
 from weir.core.types import Usage
 from weir.usage.estimate import counted_output
-from weir.usage.reported import as_usage, ending_of, parsed, usage_at_end
-from weir.usage.scanner import BLANK_LINE, BOM, HELD_MAX, LINE_END, SAMPLE_EVERY, TAIL, EventScanner, text_bytes
+from weir.usage.outline import Outline
+from weir.usage.reported import as_usage, ending_of, parsed
+from weir.usage.scanner import BLANK_LINE, BOM, HELD_MAX, LINE_END, SAMPLE_EVERY, TAIL, EventScanner, shortened
+from weir.usage.written import text_bytes
 
 # Behind one of these nothing comes that matters. Of images there may be several, each with its end, so that theirs
 # makes a stream complete and does not finish it.
@@ -34,10 +35,6 @@ _LAST_WORDS = _TERMINATORS | _ENDS_OF_IMAGES | _FAILURES | {"message_delta"}
 _WRITTEN = ("text", "thinking", "partial_json")
 _NOTHING_USUAL = b"\0"  # no event begins so
 
-_TYPE_FIRST = re.compile(rb'\{\s*"type"\s*:\s*"([a-z_.]{1,64})"')
-_TYPE_LAST = re.compile(rb'"type"\s*:\s*"([a-z_.]{1,64})"\s*\}\s*\Z')
-_CUT_SHORT = re.compile(rb'"incomplete_details"\s*:\s*\{\s*"reason"\s*:\s*"([a-z_]{1,32})"')
-
 
 class TypedEventScanner:
     """See `Scanner`. `events` are those in which the model said something: each is a token, or about one."""
@@ -45,16 +42,15 @@ class TypedEventScanner:
     __slots__ = (
         "_buffer",
         "_carriage_returns",
-        "_cut_short",
         "_ended_within",
         "_enough",
-        "_kind",
+        "_name",
+        "_outline",
         "_reported",
         "_said",
         "_sampled",
         "_samples",
         "_searched",
-        "_shortened",
         "_started",
         "_usual",
         "events",
@@ -79,9 +75,8 @@ class TypedEventScanner:
         self._started = False
         self._carriage_returns = False
         self._ended_within = False
-        self._shortened = False  # the buffer holds the end of an event whose beginning is gone
-        self._kind = ""  # what that beginning said it is
-        self._cut_short = ""  # and why the answer in it ended too soon
+        self._outline: Outline | None = None  # of the event whose beginning is gone from the buffer
+        self._name = ""  # what the line before its data called it
 
     @property
     def usage(self) -> Usage | None:
@@ -152,11 +147,10 @@ class TypedEventScanner:
             self._read(event)
             self._searched = 0
         if len(buffer) > HELD_MAX:
-            if not self._shortened:
-                self._note_beginning(bytes(buffer))
-            del buffer[:-TAIL]
-        # A blank line is at most four bytes, so the last three may be its beginning.
-        self._searched = max(len(buffer) - 3, 0)
+            if self._outline is None:
+                self._name = _fields(bytes(buffer if self._started else buffer.removeprefix(BOM)))[0]
+            self._outline = shortened(buffer, self._outline)
+        self._searched = max(len(buffer) - TAIL, 0)
 
     def _event_end(self) -> int:
         """Where the first event in the buffer ends, behind its blank line; 0 if it is unfinished."""
@@ -166,21 +160,13 @@ class TypedEventScanner:
         found = BLANK_LINE.search(self._buffer, self._searched)
         return found.end() if found else 0
 
-    def _note_beginning(self, part: bytes) -> None:
-        self._shortened = True
-        name, data = _fields(part if self._started else part.removeprefix(BOM))
-        found = _TYPE_FIRST.match(data)
-        self._kind = found[1].decode() if found else name
-        self._cut_short = _cut_short(data)
-
     def _read(self, event: bytes) -> None:
         """Note what an event says."""
         if not self._started:
             self._started = True
             event = event.removeprefix(BOM)
-        if self._shortened:
-            self._shortened = False
-            self._read_end(event)
+        if self._outline is not None:
+            self._read_large(self._outline, event)
             return
         if event.startswith(self._usual):
             self._count(event)
@@ -192,11 +178,23 @@ class TypedEventScanner:
             self.finished = True
             return
         said = parsed(data)
-        kind = said.get("type")
-        kind = kind if isinstance(kind, str) else name
+        kind = _kind(said, name)
         if _is_content(kind, said):
             self._count(event)
             self._learn(kind, event)
+        self._note(kind, said)
+
+    def _read_large(self, outline: Outline, end: bytes) -> None:
+        """Of a large event its end is here, and of the rest its outline."""
+        self._outline = None
+        outline.feed(end)
+        said = outline.read()
+        kind = _kind(said, self._name)
+        if _is_content(kind, said):
+            self.events += 1
+        self._note(kind, said)
+
+    def _note(self, kind: str, said: dict[str, Any]) -> None:
         inner = said.get("response") or said.get("message")
         inner = inner if isinstance(inner, dict) else {}
         self._note_usage(kind, said.get("usage") or inner.get("usage"))
@@ -204,17 +202,6 @@ class TypedEventScanner:
             delta = said.get("delta")
             self.finish_reason = (ending_of(delta) if isinstance(delta, dict) else None) or self.finish_reason
         self._note_ending("error" if said.get("error") else kind, inner)
-
-    def _read_end(self, end: bytes) -> None:
-        """Of a large event its end is here, and what was noted of its beginning."""
-        found = _TYPE_LAST.search(end)
-        kind = self._kind or (found[1].decode() if found else "")
-        if _is_content(kind, {}):
-            self.events += 1
-        elif kind in _LAST_WORDS:
-            self._note_usage(kind, usage_at_end(end))
-            reason = self._cut_short or _cut_short(end)
-            self._note_ending(kind, {"status": kind.rpartition(".")[2], "incomplete_details": {"reason": reason}})
 
     def _note_usage(self, kind: str, said: object) -> None:
         """The later wins, field by field: what a later object leaves out, or has as null, stays."""
@@ -283,6 +270,6 @@ def _is_content(kind: str, said: dict[str, Any]) -> bool:
     return not kind and bool(said.get("choices"))
 
 
-def _cut_short(part: bytes) -> str:
-    found = _CUT_SHORT.search(part)
-    return found[1].decode() if found else ""
+def _kind(said: dict[str, Any], name: str) -> str:
+    kind = said.get("type")
+    return kind if isinstance(kind, str) else name

@@ -1,11 +1,11 @@
-"""as_usage: one function for every dialect's usage object."""
+"""as_usage and ending_of: one function each for every dialect's words."""
 
 from typing import Any
 
 import pytest
 
 from weir.core.types import Usage
-from weir.usage.reported import as_usage, usage_at_end
+from weir.usage.reported import as_usage, ending_of
 
 USAGES: list[tuple[str, Any, Usage | None]] = [
     ("chat", {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, Usage(3, 4)),
@@ -60,18 +60,23 @@ def test_as_usage(said, usage):
     assert as_usage(said) == usage
 
 
-ENDS = [
-    (b'...,"usage":{"input_tokens":3,"output_tokens":4}}', Usage(3, 4)),
-    (b'{"usage":{"input_tokens":3,"output_tokens":4}},{"usage":{"input_tokens":5,"output_tokens":6}}', Usage(5, 6)),
-    (b'"usage":{"input_tokens":3,"output_tokens":4},"properties":{"usage":{"type":"object"}}', Usage(3, 4)),
-    (b'"usage":{"input_tokens":3,"output_tokens":4},"usage":{"input_tokens":5,', Usage(3, 4)),
-    (b'"usage":{"input_tokens":3,"input_tokens_details":{"cached_tokens":1},"output_tokens":4}', Usage(3, 4, 1)),
-    (b'"svg_usage":{"input_tokens":3,"output_tokens":4}', None),
-    (rb"\"usage\":{\"input_tokens\":3}", None),
-    (b"", None),
+ENDINGS: list[tuple[Any, str | None]] = [
+    ({"choices": [{"finish_reason": "tool_calls"}]}, "tool_calls"),
+    ({"choices": [{"finish_reason": "abort"}]}, "abort"),
+    ({"choices": [{"finish_reason": "canary_secret_word"}], "stop_reason": "refusal"}, None),
+    ({"choices": [{"finish_reason": {"odd": 1}}]}, None),
+    ({"choices": ["stop"]}, None),
+    ({"finish_reason": "stop"}, None),
+    ({"stop_reason": "refusal"}, "refusal"),
+    ({"stop_reason": "canary_secret_word"}, None),
+    ({"object": "response", "status": "canary_secret_word"}, None),
+    (
+        {"object": "response", "status": "incomplete", "incomplete_details": {"reason": "canary_secret_word"}},
+        "incomplete",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("part", "usage"), ENDS)
-def test_usage_at_the_end_of_a_piece(part, usage):
-    assert as_usage(usage_at_end(part)) == usage
+@pytest.mark.parametrize(("said", "reason"), ENDINGS)
+def test_no_word_but_of_a_closed_list(said, reason):
+    assert ending_of(said) == reason

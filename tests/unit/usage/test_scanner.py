@@ -422,3 +422,10 @@ USAGES = [
 def test_usage_as_servers_write_it(said, usage, choices):
     body = f'data: {{"choices":{choices},"usage":{said}}}\n\n'.encode()
     assert scan([BEFORE, body], strip=False).usage == usage
+
+
+def test_no_word_but_of_a_closed_list():
+    scanner = EventScanner()
+    for word in (b"stop", b"canary_secret_word"):
+        scanner.feed(b'data: {"choices":[{"delta":{},"finish_reason":"%b"}]}\n\n' % word)
+    assert scanner.finish_reason == "stop"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from weir.core.types import Usage
-from weir.usage.scanner import BodyScanner
+from weir.usage.body_scanner import BodyScanner
 
 SAID = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
 DETAILS = {
@@ -55,6 +55,37 @@ def message(text: str, usage: dict[str, Any], reason: str | None = "end_turn") -
 # vLLM (chat_completion/protocol.py) writes its own fields behind usage; prompt_logprobs has a line a prompt token.
 LOGPROBS = [{str(i): {"logprob": -0.5, "rank": 1, "decoded_token": " weir"}} for i in range(4000)]
 BESIDE = {"token": " weir", "logprob": -0.5, "bytes": [32, 119, 101, 105, 114], "top_logprobs": []}
+
+# What a caller may write into their request, and Responses repeats behind its own usage; into what a model's tool is
+# asked, and into what a vendor's fields repeat.
+FORGED = {"usage": {"input_tokens": 1, "output_tokens": 1}, "finish_reason": "length", "stop_reason": "refusal"}
+FORGED_DEEP = {"choices": [FORGED], "response": FORGED, "meta": {"billed_units": {"input_tokens": 1}}, **FORGED}
+TOOLS = [{"type": "function", "name": "t", "parameters": {"type": "object", "properties": FORGED_DEEP, "w": "w" * 99}}]
+
+
+def responses(times: int, **more: Any) -> dict[str, Any]:
+    output = [{"type": "message", "content": [{"type": "output_text", "text": "hello hi"}]}]
+    said = {"id": "r", "object": "response", "status": "completed", "instructions": LOOKALIKE, "output": output}
+    return {**said, **more, "text": {"format": {"schema": FORGED_DEEP}}, "tools": TOOLS * times, "metadata": FORGED}
+
+
+def tool_use(times: int) -> dict[str, Any]:
+    content = [{"type": "tool_use", "id": "t", "name": "n", "input": FORGED_DEEP}] * times
+    return {"type": "message", "usage": ANTHROPIC, "content": content, "stop_reason": "tool_use"}
+
+
+SIZES_OF_ECHO = {"": 1, "large-": 300, "huge-": 4000}  # parsed; outlined and parsed; outlined as it passes
+ECHOES = {
+    size + name: (compact(body(times)), usage, reason)
+    for size, times in SIZES_OF_ECHO.items()
+    for name, body, usage, reason in [
+        ("responses", lambda times: responses(times, usage=RESPONSES), Usage(30, 12, 16, 8), "completed"),
+        ("responses-silent", responses, None, "completed"),
+        ("messages", tool_use, Usage(40, 9, 30), "tool_use"),
+        ("chat", lambda times: chat("A.", usage=SAID, kv_transfer_params=TOOLS * times), Usage(30, 12), "stop"),
+    ]
+}
+
 
 BODIES = {
     # OpenAI's order, the other way round, and in between
@@ -185,8 +216,77 @@ def test_pieces_of_a_large_body_are_not_kept():
     finally:
         tracemalloc.stop()
     scanner.feed(b'0],"usage":{"prompt_tokens":8,"total_tokens":8}}')
-    assert peak < 1 << 20
+    assert peak < 4 << 20
     assert scanner.usage == Usage(8, 0)
+
+
+@pytest.mark.parametrize("size", [97, 65_536, 1 << 30], ids=["97", "64k", "whole"])
+@pytest.mark.parametrize(("body", "usage", "reason"), ECHOES.values(), ids=ECHOES)
+def test_what_an_answer_repeats_is_not_its_own(body, usage, reason, size):
+    scanner = BodyScanner()
+    for piece in in_pieces_of(size, body):
+        scanner.feed(piece)
+    assert (scanner.usage, scanner.finish_reason, scanner.cut) == (usage, reason, False)
+
+
+WRITTEN = [
+    # an answer without usage, and how many bytes a model wrote in it
+    pytest.param(responses(50), 8, id="responses"),
+    pytest.param(responses(500), 8, id="large-responses"),
+    pytest.param({"output": [], "text": {"content": "of the request"}}, 0, id="responses-format"),
+    pytest.param(
+        {"output": [{"type": "reasoning", "summary": [{"text": "abc"}], "encrypted_content": "x" * 99}]},
+        3,
+        id="responses-reasoning",
+    ),
+    pytest.param(
+        {"output": [{"arguments": '{"a":1}', "name": "f"}, {"type": "custom_tool_call", "input": "abc"}]},
+        10,
+        id="responses-tools",
+    ),
+    pytest.param(chat("\u00fc\u4e00"), 5, id="chat-in-utf-8"),
+    pytest.param(chat("abc", prompt_logprobs=LOGPROBS[:50]), 3, id="chat-beside-logprobs"),
+    pytest.param(
+        {"choices": [{"message": {"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}}]},
+        2,
+        id="chat-tools",
+    ),
+    pytest.param({"choices": [{"message": {"reasoning_content": "abc", "content": "de"}}]}, 5, id="chat-reasoning"),
+    pytest.param({"choices": [{"text": "abc"}, {"text": "de"}]}, 5, id="completions"),
+    pytest.param(message("abc", {}), 3, id="messages"),
+    pytest.param(
+        {"content": [{"type": "thinking", "thinking": "abc", "signature": "x" * 99}, {"input": {"a": 1}}]},
+        3 + len("a1"),
+        id="messages-thinking-and-tools",
+    ),
+    pytest.param({"content": [{"input": json.loads('{"a":' * 900 + '"b"' + "}" * 900)}]}, 901, id="messages-deep"),
+    pytest.param({"text": "abc"}, 3, id="transcription"),
+    pytest.param(embeddings(2), 0, id="embeddings"),
+    pytest.param(embeddings(200), 0, id="huge-embeddings"),
+    pytest.param({"results": [{"relevance_score": 0.5}]}, 0, id="rerank"),
+    pytest.param({"data": [{"b64_json": "iVBO" * 50_000}]}, 0, id="images"),
+    pytest.param({"a": "b"}, len('{"a":"b"}'), id="no-answer-that-we-know"),
+    pytest.param({"error": {"message": "no"}}, 0, id="error"),
+]
+
+
+@pytest.mark.parametrize(("body", "size"), WRITTEN)
+def test_what_a_model_wrote(body, size):
+    scanner = BodyScanner()
+    scanner.feed(compact(body))
+    assert (scanner.usage, scanner.content_bytes) == (None, size)
+
+
+def test_half_a_surrogate_is_written_too():
+    scanner = BodyScanner()
+    scanner.feed(rb'{"content":[{"text":"\ud83c"},{"input":{"a":["\ud83c",1e999]}}]}')
+    assert (scanner.usage, scanner.content_bytes) == (None, len("??a") + len("inf"))
+
+
+def test_what_is_not_json_counts_whole():
+    scanner = BodyScanner()
+    scanner.feed(b"<html></html>")
+    assert (scanner.usage, scanner.content_bytes) == (None, 13)
 
 
 def vllm_chat(text: str) -> dict[str, Any]:

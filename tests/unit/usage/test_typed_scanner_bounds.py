@@ -87,6 +87,20 @@ def test_usage_at_the_end_of_a_megabyte(event, reason, end, size):
     assert (scanner.usage, scanner.finish_reason, scanner.finished, scanner.events) == (READ, reason, True, 0)
 
 
+FORGED = {"usage": {"input_tokens": 1, "output_tokens": 1}, "incomplete_details": {"reason": "content_filter"}}
+TOOLS = [{"type": "function", "parameters": {"properties": FORGED, "response": FORGED}}] * 1000
+ECHO = {"tools": TOOLS, "metadata": FORGED, "text": {"format": {"schema": FORGED}}}
+
+
+@SIZES
+@pytest.mark.parametrize(("used", "read"), [(USED, READ), (None, None)], ids=["reported", "silent"])
+def test_what_a_response_repeats_is_not_its_own(used, read, size):
+    said = {**response("completed"), "output": [], "usage": used, **ECHO}
+    for event in ({"type": "response.completed", "response": said}, {"response": said, "type": "response.completed"}):
+        scanner = scan(b"event: response.completed\ndata: " + compact(event) + b"\n\n", size)
+        assert (scanner.usage, scanner.finish_reason, scanner.finished) == (read, "completed", True)
+
+
 @SIZES
 def test_a_large_failure_is_a_failure(size):
     """Engines quote the input in what they say of it."""
