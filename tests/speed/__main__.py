@@ -27,6 +27,7 @@ from tests.speed.servers import SEEN, NotAvailable, Rig, Server
 GATEWAYS = ("nginx", "weir", "plain")
 # nginx' requests a second where the reach was set: its CPU a request halves from there to what this load makes of it.
 REFERENCE_RATE = 18_900
+LONG = 400  # chunks of a stream that is to show what a chunk costs by itself
 SCENARIOS = ("single", "stream", "latency", "open", "seen")
 
 
@@ -97,6 +98,8 @@ class Benchmark:
         for number in range(self.args.rounds):
             for server in self.servers:
                 self.measure(scenarios.stream, "stream", number, server, **load)
+                if server.name != "plain":  # which cannot keep up
+                    self.measure(scenarios.stream, "long", number, server, chunks=LONG, **load)
 
     def latency(self) -> None:
         """Half of what Weir can do, for all; a gateway that cannot carry that gets half of what it can do itself."""

@@ -52,6 +52,20 @@ def difference(rounds: Rounds, floor: Rounds, figure: str) -> float | None:
     return median(mine - theirs for mine, theirs in pairs) if pairs else None
 
 
+def alone(short: Rounds, long: Rounds) -> Rounds:
+    """What a chunk costs without its share of the request: what longer streams cost more, by what they hold more."""
+    pairs = zip(short, long, strict=False)
+    return [{"cpu_us": (_a_stream(two) - _a_stream(one)) / _more_events(one, two)} for one, two in pairs]
+
+
+def _a_stream(figures: Figures) -> float:
+    return figures["cpu_us"] * figures["events_a_stream"]
+
+
+def _more_events(short: Figures, long: Figures) -> float:
+    return long["events_a_stream"] - short["events_a_stream"]
+
+
 def show(value: float | None, unit: str = "", digits: int = 0) -> str:
     return NOT_MEASURED if value is None else f"{value:,.{digits}f}{unit}"
 
@@ -137,10 +151,15 @@ def goals(rounds: dict[str, dict[str, Rounds]]) -> str:
     direct = rounds.get("latency", {}).get("direct", [])
     reference = rounds.get("reference", {}).get("nginx", [])
     redis_us = middle(one, "redis_us")
+    chunk = {
+        scenario: alone(rounds.get("stream", {}).get(scenario, []), rounds.get("long", {}).get(scenario, []))
+        for scenario in ("weir", "nginx")
+    }
     figures = [
         ("CPU a request, to nginx at 18,900/s", ratio(one, reference, "cpu_us"), "<= 8 x, then 4 x", " x", 1),
         ("CPU a request, to nginx at its fastest", ratio(one, floor.get("single", []), "cpu_us"), "", " x", 1),
         ("CPU a slow chunk, to nginx", ratio(many, floor.get("stream", []), "cpu_us"), "<= 2 x, then 1.3 x", " x", 2),
+        ("of that a chunk without its share of a request", ratio(chunk["weir"], chunk["nginx"], "cpu_us"), "", " x", 2),
         ("CPU a request at half load, to nginx", ratio(timed, floor.get("latency", []), "cpu_us"), "", " x", 1),
         ("added latency at half load, p50", difference(timed, direct, "p50_ms"), "<= 0.5 ms", " ms", 2),
         ("added latency at half load, p99", difference(timed, direct, "p99_ms"), "<= 2 ms", " ms", 2),

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from redis import Redis
 
+from tests.speed import upstream
 from tests.speed.servers import ROOT, Rig, Server
 
 LOAD_DEADLINE = 120  # seconds a load generator may take beyond its own length
@@ -47,10 +48,10 @@ def single(rig: Rig, server: Server, *, connections: int, seconds: float) -> Out
     )
 
 
-def stream(rig: Rig, server: Server, *, streams: int, seconds: float) -> Outcome:
+def stream(rig: Rig, server: Server, *, streams: int, seconds: float, chunks: int = upstream.CHUNKS) -> Outcome:
     """Closed loop of streams, 10 ms between chunks. cpu_us is a chunk's: one event, with its share of the request."""
     cpu = server.cpu_seconds()
-    seen = _load(server, "stream", connections=streams, seconds=seconds)
+    seen = _load(server, "stream", connections=streams, seconds=seconds, chunks=chunks)
     return _outcome(
         seen,
         cpu_us=(server.cpu_seconds() - cpu) / max(1, seen["events"]) * 1e6,
@@ -59,6 +60,7 @@ def stream(rig: Rig, server: Server, *, streams: int, seconds: float) -> Outcome
         stream_ms=seen["latencies"].get("p50", 0) * 1e3,
         rss_after=server.rss_bytes(),
         chunks=seen["events"],
+        events_a_stream=seen["events"] / max(1, seen["requests"]),
     )
 
 

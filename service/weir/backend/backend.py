@@ -1,6 +1,6 @@
 """The port to an inference server."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -48,8 +48,14 @@ class Call(NamedTuple):
         return b"".join((self.body, *self.data)) if self.data else self.body
 
 
-# Takes what has come, at once; gives back what has to be awaited before more may come, if anything.
-Sink = Callable[[bytes], Awaitable[None] | None]
+class Sink(Protocol):
+    """Takes what has come, at once; gives back what has to be awaited before more may come, if anything.
+
+    `framed` is the same as one chunk of HTTP/1.1 (RFC 9112, section 7.1), where it came as that: whoever sends chunks
+    need not make it again.
+    """
+
+    def __call__(self, chunk: bytes, framed: bytes | None = None, /) -> Awaitable[None] | None: ...
 
 
 class BackendResponse(Protocol):

@@ -15,9 +15,12 @@ import httptools
 
 from weir.backend.backend import Sink
 from weir.core.asgi import Headers
+from weir.core.outbox import outbox_of
 
 HEAD_MAX = 64 * 1024  # bytes of an answer's head
 HIGH_WATER = 256 * 1024  # bytes of an answer that wait for the client; above it nothing more is read
+SMALL = 2048  # bytes of a chunk below which its head is known
+CHUNK_HEADS = tuple(b"%x\r\n" % size for size in range(SMALL))
 
 
 class Broken(Exception):
@@ -43,6 +46,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._outbox = outbox_of(loop)
         self._parser: Any = httptools.HttpResponseParser(self)  # untyped C
         self._waiter: asyncio.Future[None] | None = None
         self._error: str | None = None  # why the connection is no more
@@ -64,6 +68,8 @@ class Connection(asyncio.Protocol):
         self.begun = False  # something of an answer has come, be it HTTP or not
         self._complete = False
         self._framed = False  # the head says where the body ends
+        self._chunk_ended = False
+        self._between = False  # two chunks: nothing is begun that the parser would have to see the end of
         self._head_size = 0
         self._size = 0
         self._body.clear()
@@ -76,7 +82,7 @@ class Connection(asyncio.Protocol):
         if data:
             self.transport.writelines([message, *data])
         else:
-            self.transport.write(message)
+            self._outbox.write(self.transport, message)
         while not self.status:
             await self._wait()
 
@@ -151,22 +157,18 @@ class Connection(asyncio.Protocol):
 
     def _pour(self) -> None:
         """What has come goes to the sink. Not while that is still at work on what came before."""
-        body = self._body
-        if len(body) == 1:
-            chunk = body.pop()
-            self._size = 0
-        else:
-            chunk = self._gathered()
         try:
-            rest = self._sink(chunk)  # type: ignore[misc]  # there is one: nobody calls this without
+            self._rest = self._sink(self._gathered())  # type: ignore[misc]  # there is one: nobody calls this without
         except Exception as fault:  # noqa: BLE001 - a transport would swallow it; `pump` raises it
             self._fault = fault
-            self._wake()
-            return
-        if rest is not None:
-            self._rest = rest
+        if self._rest is not None or self._fault is not None:
+            self._held_up()
+
+    def _held_up(self) -> None:
+        """By a client that reads slowly, or by a fault: `pump` sees to it."""
+        if self._rest is not None:
             self.transport.pause_reading()
-            self._wake()
+        self._wake()
 
     async def _wait(self) -> None:
         if self._error is not None:
@@ -180,6 +182,7 @@ class Connection(asyncio.Protocol):
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+            self._outbox.woken()
 
     # -- what the transport says
 
@@ -187,6 +190,21 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # create_connection gives a Transport
 
     def data_received(self, data: bytes) -> None:
+        if self._between and (sink := self._sink) is not None and self._rest is None and not self._body:
+            # Nearly always it is one whole chunk, written as this is: then there is nothing to parse.
+            at = data.find(b"\r\n", 0, 8)
+            size = len(data) - at - 4
+            if 0 < size < SMALL and data.startswith(CHUNK_HEADS[size]) and data.endswith(b"\r\n"):
+                try:
+                    self._rest = sink(data[at + 2 : -2], data)
+                except Exception as fault:  # noqa: BLE001 - as in `_pour`
+                    self._fault = fault
+                if self._rest is not None or self._fault is not None:
+                    self._held_up()
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
         if self._complete:
             self._break("data that nobody asked for")
             return
@@ -195,6 +213,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._break(f"not HTTP: {error}")
             return
+        self._between = self._chunk_ended and not self._complete and data.endswith(b"\r\n")
         if self._sink is None:
             self._wake()
             if self._size > HIGH_WATER and not self._paused:
@@ -248,6 +267,12 @@ class Connection(asyncio.Protocol):
         self._framed = status in (204, 304) or any(
             name in (b"content-length", b"transfer-encoding") for name, _ in self.headers
         )
+
+    def on_chunk_header(self) -> None:
+        self._chunk_ended = False
+
+    def on_chunk_complete(self) -> None:
+        self._chunk_ended = True
 
     def on_body(self, data: bytes) -> None:
         if not self._complete:

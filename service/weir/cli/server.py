@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from weir.app import FLUSH_SECONDS, Application, application
 from weir.core.asgi import App, Headers
 from weir.core.errors import BadRequest, GatewayError, HeadersTooLarge, HeadTimeout
+from weir.core.outbox import outbox_of
 from weir.gateway.head import HEADERS_MAX, new_request_id
 from weir.gateway.replies import LAST, error_body
 from weir.gateway.wire import EXTENSION, Rest
@@ -41,13 +42,14 @@ class UvicornWire:
     are made of numbers, of checked ids and of what its own parser passed in an upstream's answer.
     """
 
-    __slots__ = ("_chunked", "_cycle", "_flow", "_protocol", "_transport", "receive")
+    __slots__ = ("_chunked", "_cycle", "_flow", "_outbox", "_protocol", "_transport", "receive")
 
     def __init__(self, protocol: "Protocol", cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
         self._transport = protocol.transport
         self._flow = protocol.flow
+        self._outbox = protocol.outbox
         self._chunked = False
         self.receive = cycle.receive
 
@@ -81,16 +83,15 @@ class UvicornWire:
         head = self._head(status, headers, b"transfer-encoding: chunked\r\n" if self._chunked else b"")
         return self._write(head)
 
-    def write(self, chunk: bytes, *, more: bool = True) -> Rest:
-        if self._cycle.response_complete:
+    def write(self, chunk: bytes, framed: bytes | None = None, *, more: bool = True) -> Rest:
+        cycle = self._cycle
+        if cycle.response_complete or cycle.disconnected or self._transport.is_closing():
             return None
         if self._chunked:
-            chunk = b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b""
+            chunk = framed or (b"%x\r\n%b\r\n" % (len(chunk), chunk) if chunk else b"")
             if not more:
                 chunk += b"0\r\n\r\n"
-        if self._cycle.disconnected or self._transport.is_closing():
-            return None
-        self._transport.write(chunk)
+        self._outbox.write(self._transport, chunk)
         if not more:
             self._end()
         return self._flow.drain() if self._flow.write_paused else None
@@ -130,7 +131,7 @@ class UvicornWire:
     def _write(self, data: bytes) -> Rest:
         if self._cycle.disconnected or self._transport.is_closing():
             return None
-        self._transport.write(data)
+        self._outbox.write(self._transport, data)
         return self._flow.drain() if self._flow.write_paused else None
 
     def lose(self) -> None:
@@ -159,6 +160,7 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self.outbox = outbox_of(self.loop)
         self.listening: dict[UvicornWire, Callable[[], None]] = {}  # who wants to hear that the client has left
         self.head_since: float | None = self.loop.time()  # a head is waited for, or begun; None: not now
         self._head_size = 0
@@ -181,6 +183,18 @@ class Protocol(HttpToolsProtocol):
                 self.head_since = self.loop.time()
         elif self._head_size > HEADERS_MAX * 2:
             self._refuse(HeadersTooLarge())
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(self._answer(cycle, app))
+        self.tasks.add(task)
+        self.outbox.woken()
+
+    async def _answer(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Uvicorn's own way, a callback of the task, costs a turn of the loop for each request."""
+        try:
+            await cycle.run_asgi(app)
+        finally:
+            self.tasks.discard(asyncio.current_task(self.loop))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -229,7 +243,12 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(BadRequest("The request is not valid HTTP/1.1.", reason=msg))
 
+    def shutdown(self) -> None:
+        self.outbox.flush()
+        super().shutdown()
+
     def _refuse(self, error: GatewayError) -> None:
+        self.outbox.flush()
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
             # Whoever asked before gets the answer to that, and then the end.
@@ -248,6 +267,7 @@ class Protocol(HttpToolsProtocol):
         """Close, when what is written is out. Who is still sending is listened to for a moment: a connection that is
         closed with bytes unread is reset, and a reset overtakes the answer (RFC 9112, section 9.6).
         """
+        self.outbox.flush()
         if not sending or not self.transport.can_write_eof():
             self.transport.close()
             return

@@ -111,9 +111,9 @@ class _WithDone:
     async def pump(self, sink: Sink) -> None:
         seen = EventScanner()
 
-        def look(chunk: bytes) -> Rest:
+        def look(chunk: bytes, framed: bytes | None = None) -> Rest:
             seen.feed(chunk)
-            return sink(chunk)
+            return sink(chunk, framed)
 
         await self._response.pump(look)
         seen.flush()
@@ -170,7 +170,7 @@ class _Translated:
         events = self._translation.events()
         heard = 0
 
-        def translated(chunk: bytes) -> Rest:
+        def translated(chunk: bytes, _framed: bytes | None = None) -> Rest:
             nonlocal heard
             out = events.feed(chunk)
             if events.prompt_tokens > heard:

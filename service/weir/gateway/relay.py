@@ -65,8 +65,8 @@ class _Overheard:
         return chunk
 
     async def pump(self, sink: Sink) -> None:
-        def overhear(chunk: bytes) -> Rest:
-            rest = sink(chunk)
+        def overhear(chunk: bytes, framed: bytes | None = None) -> Rest:
+            rest = sink(chunk, framed)
             self._listener.said(chunk)
             return rest
 
@@ -76,7 +76,7 @@ class _Overheard:
 class _EventRelay:
     """One event stream on its way to the client."""
 
-    __slots__ = ("_ending", "_exchange", "_reply", "_scanner", "_watch", "_write")
+    __slots__ = ("_begun", "_ending", "_exchange", "_reply", "_scanner", "_watch", "_write")
 
     def __init__(self, scanner: StreamScanner, reply: Reply, watch: Watch, exchange: Exchange) -> None:
         self._scanner = scanner
@@ -85,6 +85,7 @@ class _EventRelay:
         self._exchange = exchange
         self._write = reply.wire.write
         self._ending = asyncio.timeout(None)
+        self._begun = False  # the client has its first byte
 
     async def run(self, response: BackendResponse) -> None:
         scanner, reply, watch = self._scanner, self._reply, self._watch
@@ -110,21 +111,21 @@ class _EventRelay:
         if (rest := self._write(held, more=False)) is not None:
             await rest
 
-    def _pass_on(self, chunk: bytes) -> Rest:
-        """One piece, at once where the client keeps up. Two clock readings, no task, no copy."""
+    def _pass_on(self, chunk: bytes, framed: bytes | None = None) -> Rest:
+        """One piece, at once where the client keeps up. One clock reading, no task, no copy."""
         watch, scanner = self._watch, self._scanner
-        watch.since = now = watch.now()
+        watch.since = watch.now()
         watch.waiting_for = UPSTREAM
-        first = not self._exchange.first_byte
-        if first:
+        if not self._begun:
             self._exchange.mark_answered()
         out = scanner.feed(chunk)
         if scanner.finished:
-            self._ending.reschedule(now + LINGER_SECONDS)
+            self._ending.reschedule(watch.since + LINGER_SECONDS)
         if not out:
             return None
-        rest = self._write(out)
-        if first:
+        rest = self._write(out, framed if out is chunk else None)
+        if not self._begun:
+            self._begun = True
             self._exchange.mark_first_byte()
         if rest is not None:
             watch.waiting_for = CLIENT

@@ -1,7 +1,7 @@
 """Looks after every request that is under way: has the client left, has somebody been silent too long?
 
 One timer for all requests walks over them ten times a second (0.15 us each), so that a request itself arms none, and a
-chunk costs two readings of the clock. What is found ends the request's task with the error that fits; `asyncio.timeout`
+chunk costs one reading of the clock. What is found ends the request's task with the error that fits; `asyncio.timeout`
 works the same way.
 """
 

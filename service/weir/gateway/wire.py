@@ -37,7 +37,8 @@ class Wire(Protocol):
     def start(self, status: int, headers: Headers) -> Rest:
         """The head of an answer whose length nobody knows."""
 
-    def write(self, chunk: bytes, *, more: bool = True) -> Rest: ...
+    def write(self, chunk: bytes, framed: bytes | None = None, *, more: bool = True) -> Rest:
+        """The next part of the answer. `framed` is it as a chunk of HTTP/1.1, where somebody has made that already."""
 
     def buffered(self) -> int:
         """Bytes that wait for the client; what changes here shows that it reads. 0 where the server does not say."""
@@ -93,7 +94,7 @@ class AsgiWire:
     def start(self, status: int, headers: Headers) -> Rest:
         return begin(self._send({"type": "http.response.start", "status": status, "headers": headers}))
 
-    def write(self, chunk: bytes, *, more: bool = True) -> Rest:
+    def write(self, chunk: bytes, framed: bytes | None = None, *, more: bool = True) -> Rest:  # noqa: ARG002 - the port
         return begin(self._send({"type": "http.response.body", "body": chunk, "more_body": more}))
 
     def buffered(self) -> int:

@@ -20,6 +20,7 @@ from redis.exceptions import AskError, AuthenticationError, NoPermissionError, N
 
 from weir.core.commands import CommandRefused, Word
 from weir.core.errors import StoreUnavailable
+from weir.core.outbox import outbox_of
 from weir.store.connect import COMMAND_SECONDS, CONNECT_SECONDS
 
 PENDING_MAX = 20_000
@@ -93,6 +94,7 @@ class Batcher:
         self._nobody = self._loop.create_future()  # waits for replies that are for nobody
         self._nobody.set_result(None)
         self._scheduled = False
+        self._turn = outbox_of(self._loop)
         self._transport: asyncio.WriteTransport | None = None
         self._up: bool | None = None  # None: not tried yet
         self._why = ""
@@ -133,7 +135,7 @@ class Batcher:
         self._outbox.append(waiting)
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._turn.at_end(self._flush)
         if self._watchdog is None:
             self._watchdog = self._loop.call_later(self._patience(), self._bark)
 
@@ -245,6 +247,7 @@ class Batcher:
             self._refused(str(reply), waiting)
         elif not waiting.future.done():
             waiting.future.set_result(reply)
+            self._turn.woken()
             self._missed_since = None
 
     def _refused(self, text: str, waiting: Waiting) -> None:

@@ -429,3 +429,49 @@ def test_no_word_but_of_a_closed_list():
     for word in (b"stop", b"canary_secret_word"):
         scanner.feed(b'data: {"choices":[{"delta":{},"finish_reason":"%b"}]}\n\n' % word)
     assert scanner.finish_reason == "stop"
+
+
+# What may stand between the beginning of an event and its end, both as in the one before. Some of it is no word.
+NEXT = '"},"logprobs":null,"finish_reason":%s},{"index":1,"delta":{"content":"'
+USED = '"},"finish_reason":null}],"usage":{"prompt_tokens":7,"completion_tokens":%d,"total_tokens":9},"x":[{"y":{"content":"'
+BETWEEN = st.one_of(
+    st.text(alphabet="ab {}[]:,é🧀", max_size=6),
+    st.sampled_from(
+        ['\\"', "\\\\", '\\"usage\\"', "\\n", "[DONE]", "a" + NEXT % '"stop"' + "b", "a" + NEXT % "null" + "b"]
+    ),
+    st.integers(1, 2).map(lambda output: "a" + USED % output + "b"),
+    st.just('a"},"finish_reason":null}]}\n\ndata: {"choices":[{"index":0,"delta":{"content":"b'),
+)
+
+
+@ANYHOW
+@given(st.lists(st.tuples(BETWEEN, st.integers(0, 5)), min_size=1, max_size=40), st.booleans())
+def test_events_that_begin_and_end_alike(between, strip):
+    """Each by itself, as an engine sends them: what the one before was like changes nothing of what is read."""
+    usual = 'data: {"choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":null}]%s}\n\n'
+    events = [(usual % (word, ',"of":2' if kind == 5 else "")).encode() for word, kind in between]
+    events.append(b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"length"}]}\n\n')
+    events.append(b"data: [DONE]\n\n")
+    assert scan(events, strip=strip) == read_slowly(b"".join(events))
+
+
+def test_content_that_is_broken_off_inside_of_a_word_hides_nothing():
+    """A word that ends in a backslash, so that its closing mark is none: it is counted and read like any other."""
+    usual = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
+    scanner = EventScanner(strip_usage=True)
+    for word in (b"a", b"b", b"c\\", b"d"):
+        assert scanner.feed(usual % word) == usual % word
+    last = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":4,"total_tokens":5}}\n\n'
+    assert scanner.feed(last) == b""
+    assert scanner.usage is not None
+    assert scanner.events == 4
+
+
+def test_an_end_in_the_middle_of_what_looks_usual_is_seen():
+    usual = b'data: {"choices":[{"index":0,"delta":{"content":"%b"},"finish_reason":null}]}\n\n'
+    scanner = EventScanner()
+    for word in (b"a", b"b", b"c"):
+        scanner.feed(usual % word)
+    assert not scanner.finished
+    scanner.feed(usual % b"d\n\ndata: [DONE]\n\ne")
+    assert scanner.finished
