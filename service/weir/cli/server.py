@@ -185,6 +185,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse(HeadersTooLarge())
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.outbox.flush()  # the next on this connection may write by itself, and must not overtake the one before
         task = self.loop.create_task(self._answer(cycle, app))
         self.tasks.add(task)
         self.outbox.woken()

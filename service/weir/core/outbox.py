@@ -36,8 +36,7 @@ class Outbox:
         if self._woken >= MANY and len(data) < HELD_MAX:
             self._held.append((transport, data))
         else:
-            if self._held:
-                self.flush()
+            self.flush()
             transport.write(data)
 
     def at_end(self, callback: Callable[[], None]) -> None:
@@ -48,7 +47,9 @@ class Outbox:
             self._loop.call_soon(callback)
 
     def flush(self) -> None:
-        """Write what is held: before a transport is closed."""
+        """Write what is held: before a transport is closed, or somebody else writes to it."""
+        if not self._held:
+            return
         held, self._held = self._held, []
         for transport, data in held:
             if not transport.is_closing():
