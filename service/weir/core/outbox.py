@@ -63,9 +63,11 @@ class Outbox:
         self._scheduled = self._moved = False
         self._woken = 0
         last, self._last = self._last, []
-        for callback in last:
-            callback()
-        self.flush()
+        try:
+            for callback in last:
+                callback()
+        finally:
+            self.flush()
 
 
 # By the loop's address: an outbox holds its loop, so while it is here nobody else has that address.

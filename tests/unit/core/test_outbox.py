@@ -147,6 +147,23 @@ def test_a_callback_runs_behind_the_tasks_that_asked_for_it(
     run(scene())
 
 
+def test_a_callback_that_fails_keeps_nothing_back(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    async def scene() -> None:
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, what: told.append(str(what.get("exception"))))
+        it = Scene()
+        a = it.transport("a")
+        for number in range(MANY):
+            it.wake(f"{number}", (a, b"%d" % number))
+        it.outbox.at_end(dict[str, None]().popitem)
+        log = await it.done()
+        await asyncio.sleep(0)
+        assert log[-MANY:] == [f"a gets {number}" for number in range(MANY)]
+        assert told == ["'popitem(): dictionary is empty'"]
+
+    run(scene())
+
+
 def test_a_loop_has_one_and_another_loop_another() -> None:
     async def mine() -> Outbox:
         loop = asyncio.get_running_loop()
