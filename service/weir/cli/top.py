@@ -1,8 +1,10 @@
 """`weir top`: what a running Weir does now, in a terminal, read from its ops port like any other scrape."""
 
 import json
+import signal
 import time
 from collections.abc import Mapping, Sequence
+from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -69,9 +71,16 @@ def _for_ever(ops_url: str, interval: float) -> None:
     shown: RenderableType = Text(f"Looking at {ops_url} ...")
     before: Look | None = None
     last: tuple[Frame, Mapping[str, Any]] | None = None
+    stopped = Event()
+
+    def stop(*_: object) -> None:
+        stopped.set()  # what is raised in a destructor is dropped, and Ctrl-C would have done nothing
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
     try:
         with Live(shown, screen=True, auto_refresh=False) as screen:
-            while True:
+            while not stopped.is_set():
                 try:
                     now = look(ops_url)
                 except Away as away:
