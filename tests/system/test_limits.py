@@ -390,6 +390,8 @@ class TestAttacks:
                 "chat/completions", {"max_tokens": 10_000, "max_completion_tokens": 1}, id="two-bounds-turned"
             ),
             pytest.param("chat/completions", {"max_tokens": 1000, "n": 8}, id="n"),
+            pytest.param("chat/completions", {"max_tokens": 1, "n_predict": 10_000}, id="llama.cpps-own-bound"),
+            pytest.param("chat/completions", {"max_tokens": 1000, "n_cmpl": 8}, id="llama.cpps-own-n"),
             pytest.param("completions", {"max_tokens": 1000, "n": 8}, id="n-of-completions"),
             pytest.param("completions", {"max_tokens": 1000, "best_of": 8}, id="best-of"),
             pytest.param("completions", {"max_tokens": 1000, "prompt": ["a"] * 8}, id="eight-prompts"),

@@ -26,8 +26,8 @@ _EVENTS, _JSON, _ANYTHING = ((b"accept", kind) for kind in (EVENTS, b"applicatio
 class Calls:
     """Call it with a route, which may be a fallback's: the request for that, built and never copied.
 
-    `cap` is the output tokens per choice that were reserved for a client who named none, and `bounded` says that its
-    limits depend on it. `versions` are Anthropic's headers as the client sent them.
+    `cap` is the output tokens per choice that were reserved, and `bounded` says that the client's limits depend on it.
+    `versions` are Anthropic's headers as the client sent them.
     """
 
     __slots__ = ("_bounded", "_cap", "_headers", "_made", "_request", "_request_id", "_translations", "_versions")
@@ -36,7 +36,7 @@ class Calls:
         self, request: CompletionRequest, cap: int, request_id: str, versions: Headers, *, bounded: bool
     ) -> None:
         self._request = request
-        self._cap = cap if request.output_tokens is None else None
+        self._cap = cap if request.uncapped else None
         self._bounded = bounded
         self._versions = versions
         self._request_id = request_id

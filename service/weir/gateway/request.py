@@ -20,6 +20,9 @@ LARGE = 128 * 1024  # bytes of a body that is worth a thread, and a look for lon
 DEPTH_MAX, ORJSON_DEPTH = 200, 254  # levels of a body; and of what orjson writes
 CHOICES_MAX = 128  # OpenAI's own bound for `n`
 OUTPUT_MAX = 2**31 - 1
+# llama.cpp's own names, which overrule OpenAI's there, on every path (its server-schema.cpp): who reserved by OpenAI's
+# alone would let these pass unpaid. -1 is without a bound.
+OWN_CAP, OWN_CHOICES, ENDLESS = "n_predict", "n_cmpl", -1
 MEDIA_TOKENS = 1000  # reserved for an image or a sound; what it really was is settled
 _DECIDED_ON = frozenset(DECIDED_ON)
 # Where none of these stands, there is nothing but text. A data URL begins with "data:", whatever holds it.
@@ -32,9 +35,10 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class CompletionRequest:
-    """What is decided on. `output_tokens` is the most per choice, None if the client names none; `text_bytes` is the
-    body without base64, `media_tokens` stands for that. Of an `upload` the body is what is held of it. Of a large body
-    long data is `lifted`, so that its text can be read and changed without it.
+    """What is decided on. `output_tokens` is the most per choice, None if the client names none; `uncapped` are the
+    fields by which some server would give more: missing, or without a bound. `text_bytes` is the body without base64,
+    `media_tokens` stands for that. Of an `upload` the body is what is held of it. Of a large body long data is
+    `lifted`, so that its text can be read and changed without it.
     """
 
     operation: Operation
@@ -48,6 +52,7 @@ class CompletionRequest:
     media_tokens: int
     present: frozenset[str]
     stream_options: Json | None
+    uncapped: tuple[str, ...] = ()
     upload: Upload | None = None
     lifted: Lifted | None = None
 
@@ -125,11 +130,12 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
         streaming=streaming,
         wants_usage=streaming and (not operation.opt_in_usage or _wants_usage(fields)),
         output_tokens=_output_tokens(operation, fields) if operation.generates else 0,
-        choices=_choices(operation, fields) if operation.opt_in_usage else 1,
+        choices=_choices(operation, fields) if operation.generates else 1,
         text_bytes=len(body) - media[0],
         media_tokens=media[1],
         present=_DECIDED_ON & fields.keys(),
         stream_options=fields.get("stream_options"),
+        uncapped=_uncapped(operation, fields) if operation.generates else (),
         lifted=lifted if lifted is not None and lifted.data else None,
     )
 
@@ -170,7 +176,8 @@ def read_form(operation: Operation, upload: Upload) -> CompletionRequest:
 def outgoing(request: CompletionRequest, route: Route, cap: int | None) -> bytes:
     """The text that goes upstream: the client's bytes, without what is lifted, and with our few changes spliced in.
 
-    `cap` is the output tokens per choice that were reserved for a client who named none; None where nothing is capped.
+    `cap` is the output tokens per choice that were reserved, for a request that is `uncapped`; None where nothing is to
+    be capped.
     """
     changes: dict[str, Any] = {}
     if route.upstream_model != request.model:
@@ -179,7 +186,8 @@ def outgoing(request: CompletionRequest, route: Route, cap: int | None) -> bytes
         # A client cannot switch accounting off; the chunk it did not ask for is taken out again.
         changes["stream_options"] = {**(request.stream_options or {}), "include_usage": True}
     if cap is not None:
-        changes[route.max_tokens_field if request.operation is CHAT else request.operation.caps[0]] = cap
+        for name in request.uncapped:
+            changes[route.max_tokens_field if request.operation is CHAT and name != OWN_CAP else name] = cap
     if not changes:
         return request.text
     if request.upload is not None:
@@ -220,16 +228,28 @@ def _wants_usage(fields: Json) -> bool:
 
 
 def _output_tokens(operation: Operation, fields: Json) -> int | None:
-    """The larger of both names: reserving the smaller would let the other pass unpaid."""
-    given = [_whole(fields, name, 1, OUTPUT_MAX) for name in operation.caps]
-    most = max((value for value in given if value is not None), default=None)
-    if most is None and operation.dialect == "anthropic":  # there it is no option
+    """The largest of all names: reserving a smaller one would let the others pass unpaid."""
+    most = 0
+    for name in operation.caps:
+        most = max(most, _whole(fields, name, 1, OUTPUT_MAX) or 0)
+    if not most and operation.dialect == "anthropic":  # there it is no option
         raise InvalidValue("'max_tokens' is missing: how many tokens the answer may have.", param="max_tokens")
-    return most
+    if OWN_CAP in fields and fields[OWN_CAP] != ENDLESS:
+        most = max(most, _whole(fields, OWN_CAP, 1, OUTPUT_MAX) or 0)
+    return most or None
+
+
+def _uncapped(operation: Operation, fields: Json) -> tuple[str, ...]:
+    named = any(fields.get(name) is not None for name in operation.caps)
+    names = () if named else operation.caps[:1]
+    return (*names, OWN_CAP) if fields.get(OWN_CAP) == ENDLESS else names
 
 
 def _choices(operation: Operation, fields: Json) -> int:
-    most = max(_whole(fields, "n", 1, CHOICES_MAX) or 1, _whole(fields, "best_of", 1, CHOICES_MAX) or 1)
+    most = _whole(fields, OWN_CHOICES, 1, CHOICES_MAX) or 1 if OWN_CHOICES in fields else 1
+    if not operation.opt_in_usage:
+        return most
+    most = max(most, _whole(fields, "n", 1, CHOICES_MAX) or 1, _whole(fields, "best_of", 1, CHOICES_MAX) or 1)
     prompt = fields["prompt"] if operation.prompt == "prompt" else None
     # A list of texts, or of lists of tokens, is as many prompts; a list of numbers is one.
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1

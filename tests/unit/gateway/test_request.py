@@ -77,6 +77,8 @@ BAD_VALUES = [
         for v in (0, -1, "5", 1.0, 1.5, True, False, [], {}, 2**31, 2**53, 10**18)
     ),
     *(pytest.param(CHAT, {"n": v}, "n", id=f"n-{v}") for v in (129, 10_000)),
+    *(pytest.param(CHAT, {"n_predict": v}, "n_predict", id=f"n_predict-{v!r}") for v in (0, -2, "5", 1.5, [], 2**31)),
+    *(pytest.param(RESPONSES, {"input": "a", "n_cmpl": v}, "n_cmpl", id=f"n_cmpl-{v!r}") for v in (0, -1, 129, "2")),
     *(pytest.param(TEXT, {"prompt": "a", "best_of": v}, "best_of", id=f"best_of-{v}") for v in (0, 129, "2", 1.5)),
     *(
         pytest.param(CHAT, {"stream": True, "stream_options": v}, "stream_options", id=f"stream_options-{v!r}")
@@ -110,6 +112,11 @@ class TestOutputTokens:
             pytest.param({"max_tokens": 10_000, "max_completion_tokens": 1}, 10_000, id="the-larger-turned"),
             pytest.param({"max_tokens": 7, "max_completion_tokens": None}, 7, id="the-other-null"),
             pytest.param({"max_tokens": 2**31 - 1}, 2**31 - 1, id="largest"),
+            pytest.param({"n_predict": 9}, 9, id="llama.cpps-own"),
+            pytest.param({"max_tokens": 1, "n_predict": 10_000}, 10_000, id="llama.cpps-own-overrules"),
+            pytest.param({"max_tokens": 10_000, "n_predict": 1}, 10_000, id="elsewhere-it-is-nothing"),
+            pytest.param({"n_predict": -1}, None, id="llama.cpps-own-without-a-bound"),
+            pytest.param({"max_tokens": 5, "n_predict": -1}, 5, id="a-bound-and-none"),
         ],
     )
     def test_is_the_larger_of_both(self, fields: dict[str, Any], tokens: int | None) -> None:
@@ -128,6 +135,8 @@ class TestChoices:
             pytest.param(CHAT, {"n": None}, 1, id="null"),
             pytest.param(CHAT, {"n": 8}, 8, id="n"),
             pytest.param(CHAT, {"n": 128}, 128, id="most"),
+            pytest.param(CHAT, {"n": 2, "n_cmpl": 8}, 8, id="llama.cpps-own-overrules"),
+            pytest.param(RESPONSES, {"input": "a", "n_cmpl": 3}, 3, id="llama.cpps-own-in-responses"),
             pytest.param(TEXT, {"prompt": "a", "best_of": 5}, 5, id="best-of"),
             pytest.param(TEXT, {"prompt": "a", "n": 2, "best_of": 5}, 5, id="best-of-counts-if-larger"),
             pytest.param(TEXT, {"prompt": "a", "n": 5, "best_of": 2}, 5, id="n-counts-if-larger"),
@@ -235,7 +244,10 @@ ANYTHING = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(NAMES, inner, max_size=3)),
     max_leaves=6,
 )
-FIELDS = ("model", "messages", "prompt", "input", "stream", "stream_options", "n", "best_of", "max_tokens", "image_url")
+FIELDS = (
+    *("model", "messages", "prompt", "input", "stream", "stream_options", "n", "best_of", "max_tokens", "image_url"),
+    *("n_predict", "n_cmpl"),
+)
 
 
 @LAW
@@ -292,6 +304,10 @@ OUTGOING = [
         {"max_tokens": 77},
         id="cap-of-a-text-has-one-name",
     ),
+    pytest.param(CHAT, {"n_predict": 9}, {}, 9, {"max_tokens": 9}, id="a-cap-that-only-llama.cpp-knows"),
+    pytest.param(CHAT, {"max_tokens": 9, "n_predict": -1}, {}, 9, {"n_predict": 9}, id="no-cap-that-overrules-one"),
+    pytest.param(CHAT, {"n_predict": -1}, {}, 77, {"max_tokens": 77, "n_predict": 77}, id="no-cap-in-any-words"),
+    pytest.param(CHAT, {"n_predict": -1}, {}, None, {}, id="no-cap-where-no-limit-needs-one"),
     pytest.param(EMBEDDINGS, {"input": "a"}, {"upstream_model": "e"}, None, {"model": "e"}, id="embeddings"),
 ]
 
