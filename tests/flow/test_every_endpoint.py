@@ -252,6 +252,14 @@ def test_a_stream_that_breaks_off(asked: Operation, known: Operation | None, sai
     assert min(prompt, 11) + least <= tokens <= max(prompt, 11) + OUTPUT
 
 
+def test_sound_that_breaks_off() -> None:
+    """What the client has of it is paid for, by what was asked; the connection ends, or it would be taken for whole."""
+    body = body_of(SPEECH)
+    answer, tokens, record = play(SPEECH, None, (Head(200, b"audio/mpeg"), b"ID3\x00so", CUT), body)
+    assert (answer.status, answer.complete, record["outcome"]) == (200, False, "upstream_error")
+    assert (tokens, record["tokens_from"]) == (prompt_of(SPEECH, body), "estimated")
+
+
 @EACH_STREAM
 def test_a_client_that_leaves(asked: Operation, known: Operation | None, said: Said) -> None:
     body = body_of(asked, stream=True)

@@ -245,6 +245,17 @@ class TestAround:
 
         run(scene)
 
+    @pytest.mark.parametrize(("path", "status"), [("/v1/messages", 405), ("/v1/messages/batches", 404)])
+    def test_no_such_door_where_anthropics_clients_knock(self, *, path: str, status: int) -> None:
+        async def scene() -> None:
+            async with open_api() as (client, _):
+                answer = await client.get(path)
+                said = answer.json()
+                assert (answer.status_code, said["type"]) == (status, "error")
+                assert set(said["error"]) == {"type", "message"}
+
+        run(scene)
+
 
 class TestOps:
     """The other port's application."""

@@ -1,4 +1,4 @@
-"""Errors of the FastAPI side, in the same dialect as those of the request path."""
+"""Errors of the FastAPI side, in the same dialects as those of the request path: Anthropic's at its addresses."""
 
 import logging
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from starlette.exceptions import HTTPException
 
 from weir.core.asgi import App, Headers, Message, Receive, Scope, Send
 from weir.core.errors import BadRequest, GatewayError, InternalError, MethodNotAllowed, NotFound
+from weir.core.operations import MESSAGES
+from weir.dialect import anthropic_errors
 
 _log = logging.getLogger("weir.api")
 
@@ -17,29 +19,33 @@ API = "The API is under /v1, described at /docs."
 
 
 def install(app: FastAPI, hint: str = API) -> None:
-    """Every way to fail as OpenAI's error object. `hint` is for who asked at an address that there is not."""
+    """Every way to fail as an error object of the address's dialect. `hint` is for who asked at an address that there is not."""
 
     @app.exception_handler(GatewayError)
-    async def refused(_: Request, error: GatewayError) -> JSONResponse:
-        return as_response(error)
+    async def refused(request: Request, error: GatewayError) -> JSONResponse:
+        return as_response(error, request.url.path)
 
     @app.exception_handler(HTTPException)
     async def not_here(request: Request, error: HTTPException) -> JSONResponse:
         path = request.url.path
         if error.status_code == 404:
-            return as_response(NotFound(f"There is nothing at {path[:200]}. {hint}"))
+            return as_response(NotFound(f"There is nothing at {path[:200]}. {hint}"), path)
         if error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "another method")
-            answer = as_response(MethodNotAllowed(f"{path[:200]} does not take {request.method}, but {allowed}."))
+            answer = as_response(MethodNotAllowed(f"{path[:200]} does not take {request.method}, but {allowed}."), path)
             answer.headers["allow"] = allowed
             return answer
-        return as_response(BadRequest(str(error.detail)))
+        return as_response(BadRequest(str(error.detail)), path)
 
     app.add_middleware(Reported)  # type: ignore[arg-type]  # our Scope is a dict, starlette's any mapping
 
 
-def as_response(error: GatewayError) -> JSONResponse:
-    body = {"error": {"message": error.text, "type": error.type, "param": error.param, "code": error.code}}
+def as_response(error: GatewayError, path: str) -> JSONResponse:
+    body: dict[str, object]
+    if path.removeprefix("/v1").startswith(MESSAGES.path):
+        body = anthropic_errors.error(error.status, error.text)
+    else:
+        body = {"error": {"message": error.text, "type": error.type, "param": error.param, "code": error.code}}
     headers = {"retry-after": "1"} if error.retry_after else {"allow": "POST"} if error.status == 405 else None
     return JSONResponse(body, error.status, headers)
 
@@ -68,7 +74,7 @@ class Reported:
             _log.error("bug", exc_info=bug)  # telemetry writes its kind and place, never its text
             if started:
                 raise InternalError from None
-            await as_response(InternalError())(scope, receive, send)
+            await as_response(InternalError(), scope["path"])(scope, receive, send)
 
 
 class WithHeaders:

@@ -43,7 +43,7 @@ async def relay(
     elif b"json" in response.content_type and not reply.started:
         await _relay_json(response, reply, watch, meter, exchange)
     elif reply.errors.operation.opaque and not reply.started and not response.content_type.startswith(b"text/html"):
-        await _relay_opaque(response, reply, watch, exchange)
+        await _relay_opaque(response, reply, watch, meter, exchange)
     else:
         meter.refused()
         raise UpstreamFailed(reason=f"200 with content-type {response.content_type[:60]!r}")
@@ -173,7 +173,9 @@ async def _relay_json(response: BackendResponse, reply: Reply, watch: Watch, met
     await _relay_large(response, reply.wire, watch, scanner, b"".join(parts))
 
 
-async def _relay_opaque(response: BackendResponse, reply: Reply, watch: Watch, exchange: Exchange) -> None:
+async def _relay_opaque(
+    response: BackendResponse, reply: Reply, watch: Watch, meter: Meter, exchange: Exchange
+) -> None:
     """Sound: there is nothing in it to read, so it is charged by what was asked."""
     exchange.status = 200
     while chunk := await response.read():
@@ -183,6 +185,7 @@ async def _relay_opaque(response: BackendResponse, reply: Reply, watch: Watch, e
             if (rest := reply.start(200, response.content_type, response.headers)) is not None:
                 await rest
             exchange.mark_first_byte()
+            meter.passed()
         if (rest := reply.wire.write(chunk)) is not None:
             await rest
         watch.turn(UPSTREAM)

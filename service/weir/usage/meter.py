@@ -18,12 +18,12 @@ class Meter:
         client left before the first byte                                      estimated prompt
     """
 
-    __slots__ = ("_prompt", "_sent", "most_output", "scanner")
+    __slots__ = ("_passed", "_prompt", "_sent", "most_output", "scanner")
 
     def __init__(self, prompt_tokens: int) -> None:
         self._prompt = prompt_tokens
         self.most_output: int | None = None  # what was reserved for the answer; nothing counted may exceed it
-        self._sent = False
+        self._sent = self._passed = False
         self.scanner: Scanner | None = None
 
     def sent(self) -> None:
@@ -32,6 +32,10 @@ class Meter:
     def told_prompt(self, tokens: int) -> None:
         """The server has said how many tokens it read, whatever becomes of the answer."""
         self._prompt = tokens
+
+    def passed(self) -> None:
+        """The client has some of an answer that nobody can read: sound."""
+        self._passed = True
 
     def refused(self) -> None:
         """The upstream answered, and did not do it."""
@@ -43,7 +47,7 @@ class Meter:
         scanner = self.scanner
         if scanner is not None and (usage := scanner.usage) is not None:
             return usage, "reported"
-        relayed = scanner is not None and bool(scanner.events or scanner.content_bytes)
+        relayed = self._passed or (scanner is not None and bool(scanner.events or scanner.content_bytes))
         failed = isinstance(ending, UpstreamTrouble) or (scanner is not None and scanner.failed)
         if not self._sent or (failed and not relayed):
             return None, "none"

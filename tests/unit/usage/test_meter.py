@@ -90,6 +90,14 @@ def test_ending(scanner: Scanner | None, ending: GatewayError | None, costs: tup
 
 
 @pytest.mark.parametrize("ending", [None, GONE, DEAD, DRAINED], ids=["ok", "gone", "dead", "drained"])
+def test_sound_costs_what_was_asked_from_its_first_byte_on(ending: GatewayError | None) -> None:
+    meter = Meter(PROMPT)
+    meter.sent()
+    meter.passed()
+    assert meter.reading(ending) == ESTIMATED
+
+
+@pytest.mark.parametrize("ending", [None, GONE, DEAD, DRAINED], ids=["ok", "gone", "dead", "drained"])
 def test_what_was_never_sent_costs_nothing(ending: GatewayError | None) -> None:
     assert Meter(PROMPT).reading(ending) == NOTHING
 
