@@ -19,7 +19,7 @@ API = "The API is under /v1, described at /docs."
 
 
 def install(app: FastAPI, hint: str = API) -> None:
-    """Every way to fail as an error object of the address's dialect. `hint` is for who asked at an address that there is not."""
+    """Every way to fail as an error object of its address's dialect. `hint` is for who asked where there is nothing."""
 
     @app.exception_handler(GatewayError)
     async def refused(request: Request, error: GatewayError) -> JSONResponse:

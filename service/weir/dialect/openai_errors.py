@@ -1,6 +1,6 @@
 """What servers say when they refuse, in the forms in which they say it, and OpenAI's error object."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from weir.core.errors import UpstreamFailed
 from weir.dialect.fields import Json, read_json, write_json
@@ -37,14 +37,26 @@ def told_in(said: Json) -> Told | None:
         return Told(error, _word(said.get("error_type")))
     if error is None and said.get("object") == "error":
         error = said
-    if error is None and isinstance(said.get("detail"), str):
-        return Told(said["detail"])
+    if error is None and (words := _detail(said.get("detail"))):
+        return Told(words)
     if not isinstance(error, dict) or not error:
         return None
     code = error.get("code")
     message = error.get("message")
     status = code if isinstance(code, int) and 400 <= code < 600 else None
     return Told(message if isinstance(message, str) else write_json(error).decode(), _word(error.get("type")), status)
+
+
+def _detail(said: Any) -> str:
+    """FastAPI's: a text, or a list of what is wrong, each with its place and a message."""
+    if isinstance(said, str):
+        return said
+    problems = [one for one in said if isinstance(one, dict)] if isinstance(said, list) else []
+    return "; ".join(f"{_place(one.get('loc'))}{one['msg']}" for one in problems if isinstance(one.get("msg"), str))
+
+
+def _place(loc: Any) -> str:
+    return ".".join(map(str, loc)) + ": " if isinstance(loc, list) else ""
 
 
 def openai_error(status: int, error: Told) -> Json:

@@ -289,6 +289,11 @@ ERRORS = [
     ("vllm-once", {"object": "error", "message": "No.", "type": "BadRequestError", "code": 400}, "No."),
     ("tgi", {"error": "No.", "error_type": "validation"}, "No."),
     ("fastapi", {"detail": "No."}, "No."),
+    (
+        "fastapi-of-fields",
+        {"detail": [{"loc": ["body", "messages", 0], "msg": "No.", "type": "t"}, {"msg": "Never."}, 5]},
+        "body.messages.0: No.; Never.",
+    ),
     ("without-a-message", {"error": {"code": 7}}, '{"code":7}'),
 ]
 
@@ -300,7 +305,7 @@ def test_upstream_s_refusal_keeps_its_words(body, words):
 
 
 @pytest.mark.parametrize(
-    "body", [b"<html>", b"{}", b"null", b"[]", b'{"error":null}', b'{"error":{}}', b'{"detail":[]}']
+    "body", [b"<html>", b"{}", b"null", b"[]", b'{"error":null}', b'{"error":{}}', b'{"detail":[]}', b'{"detail":[{}]}']
 )
 def test_a_refusal_that_is_none(body):
     with pytest.raises(UpstreamFailed):

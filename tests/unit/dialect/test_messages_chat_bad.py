@@ -146,6 +146,7 @@ def test_answers_to_chat(answer):
             {"error": {"message": "a", "type": "b", "code": 400}},
             {"error": "a", "error_type": "b"},
             {"object": "error", "message": "a"},
+            {"detail": [{"loc": ["body", 0], "msg": "a"}]},
         ]
     )
 )
