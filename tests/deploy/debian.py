@@ -1,7 +1,7 @@
 """Images made of Debian packages, where no registry is: a base without a shell, one that can build, and a Redis.
 
-Packages come from wherever this machine's own apt gets them. Made once a week, in two minutes, and kept as archives in
-the user's cache.
+Packages come from wherever this machine's own apt gets them, of its own release or of WEIR_DEBIAN_RELEASE. Made once a
+week, in two minutes, and kept as archives in the user's cache.
 """
 
 import os
@@ -38,18 +38,18 @@ def possible() -> bool:
 
 def root_file_systems() -> dict[str, Path]:
     """The archives, by the names of the steps."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir-image-test"
+    mirror, release = _mirror()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weir-image-test" / release
     archives = {name: cache / f"{name}.tar" for name in STEPS}
     oldest = min(archive.stat().st_mtime if archive.exists() else 0.0 for archive in archives.values())
     if oldest < time.time() - WEEK:  # noqa: TID251  files have dates
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="weir-debian-") as directory:
-            _make(Path(directory) / "root", archives)
+            _make(Path(directory) / "root", archives, mirror, release)
     return archives
 
 
-def _make(root: Path, archives: dict[str, Path]) -> None:
-    mirror, release = _mirror()
+def _make(root: Path, archives: dict[str, Path], mirror: str, release: str) -> None:
     for name, packages in STEPS.items():
         if name == "base":
             _do("debootstrap", "--variant=minbase", f"--include={packages}", release, root, mirror)
@@ -74,11 +74,11 @@ def _make(root: Path, archives: dict[str, Path]) -> None:
 
 
 def _mirror() -> tuple[str, str]:
-    """The first archive that apt itself knows, and its release."""
+    """The first archive that apt itself knows, and the release to take from it."""
     said = _do("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages")
     assert said, "apt knows no package list: apt-get update"
     address, release = said.splitlines()[0].split()
-    return address, release
+    return address, os.environ.get("WEIR_DEBIAN_RELEASE") or release
 
 
 def _do(*command: str | Path) -> str:

@@ -163,6 +163,7 @@ class Protocol(HttpToolsProtocol):
         self.outbox = outbox_of(self.loop)
         self.listening: dict[UvicornWire, Callable[[], None]] = {}  # who wants to hear that the client has left
         self.head_since: float | None = self.loop.time()  # a head is waited for, or begun; None: not now
+        self.idle_since: float | None = None  # all is answered, and nothing more has come
         self._head_size = 0
         self._body_open = False  # of the request that was read last
         self._latest = b""
@@ -170,6 +171,7 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.deaf:
             return
+        self.idle_since = None
         if self.head_since is not None and not self._body_open:
             self._head_size += len(data)
         self._latest = data
@@ -178,8 +180,8 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.head_since is None:
-            # Blank lines, or the rest of a request that is answered, have stopped uvicorn's own timer.
-            if self.timeout_keep_alive_task is None and self.cycle is not None and self.cycle.response_complete:
+            # Blank lines, or the rest of a request that is answered: no idling, and no head yet.
+            if self.idle_since is None and self.cycle is not None and self.cycle.response_complete:
                 self.head_since = self.loop.time()
         elif self._head_size > HEADERS_MAX * 2:
             self._refuse(HeadersTooLarge())
@@ -223,17 +225,32 @@ class Protocol(HttpToolsProtocol):
         self._body_open = False
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Uvicorn's own arms a timer for each request; here `look` ends who says nothing more."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self.idle_since = self.loop.time()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         super().connection_lost(exc)
-        self._unset_keepalive_if_required()  # uvicorn leaves it where the end was a reset
         for wire, gone in tuple(self.listening.items()):
             wire.lose()
             gone()
 
     def look(self, now: float, head_seconds: float) -> None:
-        """End a connection whose head does not come."""
-        if self.head_since is not None and now - self.head_since > head_seconds and not self.transport.is_closing():
+        """End a connection whose head does not come, and one on which nothing comes any more."""
+        if self.transport.is_closing():
+            return
+        if self.head_since is None:
+            if self.idle_since is not None and now - self.idle_since > self.timeout_keep_alive:
+                self.transport.close()
+        elif now - self.head_since > head_seconds:
             if self._body_open:
                 self.transport.close()  # answered long ago
             elif self._head_size or (self.cycle is not None and not self.cycle.response_complete):

@@ -99,16 +99,12 @@ class Connection:
         while self.state.tasks:
             await asyncio.sleep(0.01)
 
-    def ends(self) -> None:
-        self.protocol._unset_keepalive_if_required()
-
 
 async def exchange(play: Play, *requests: bytes, own: bool = True) -> Transport:
     connection = Connection(play, own=own)
     for one in requests:
         connection.says(one)
     await connection.rests()
-    connection.ends()
     return connection.transport
 
 
@@ -240,7 +236,6 @@ def test_a_request_leaves_no_circle_behind() -> None:
                 connection.says(request())
                 await connection.rests()
             connection.protocol.connection_lost(None)
-            connection.ends()
             connection.protocol.flow._transport = connection.protocol.transport = None  # type: ignore[assignment]
             del connection
         await asyncio.sleep(0)
@@ -257,14 +252,23 @@ def test_a_request_leaves_no_circle_behind() -> None:
 # -- DEFECTS: each of these fails today, and says so when it does not any more
 
 
-def test_a_connection_that_was_reset_is_forgotten_at_once() -> None:
+def test_a_connection_that_asks_nothing_more_is_closed() -> None:
     async def scene() -> None:
         connection = Connection(whole)
+        protocol, since = connection.protocol, asyncio.get_running_loop().time()
         connection.says(request())
+        protocol.look(since + 1000, 2000)
+        assert not connection.transport.closing, "it waits for an answer"
         await connection.rests()
-        connection.transport.closing = True
-        connection.protocol.connection_lost(ConnectionResetError())
-        assert connection.protocol.timeout_keep_alive_task is None
+        protocol.look(since + protocol.timeout_keep_alive - 1, 2000)
+        assert not connection.transport.closing
+        connection.says(request()[:9])
+        protocol.look(since + 1000, 2000)
+        assert not connection.transport.closing, "a head has begun, which has its own limit"
+        connection.says(request()[9:])
+        await connection.rests()
+        protocol.look(since + 1000, 2000)
+        assert connection.transport.closing
 
     run(scene)
 
@@ -281,7 +285,6 @@ def test_a_body_that_was_read_is_not_kept_twice() -> None:
         connection = Connection(play)
         connection.says(request(body=b"x" * 50_000))
         await connection.rests()
-        connection.ends()
 
     run(scene)
     assert kept == [0]
@@ -301,7 +304,6 @@ def test_a_pipelined_request_does_not_hide_that_the_client_leaves() -> None:
         connection.says(request())
         assert connection.transport.reading
         await connection.rests()
-        connection.ends()
 
     run(scene)
 
@@ -340,7 +342,6 @@ def test_the_rest_of_a_refused_body_is_no_head() -> None:
             connection.says(asked[at : at + 20_000])
         connection.says(request())
         await connection.rests()
-        connection.ends()
         assert bytes(connection.transport.written).count(b"HTTP/1.1 200") == 2
 
     run(scene)
@@ -370,7 +371,6 @@ def test_the_beginning_of_a_second_request_does_not_end_the_first() -> None:
         closed = connection.transport.closing
         connection.transport.closing = False
         await connection.rests()
-        connection.ends()
         assert b"408" not in written
         assert not closed
 
