@@ -5,6 +5,15 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+# As RFC 5280 wants them, which Python 3.13 and later insist on.
+EXTENSIONS = """
+subjectAltName = IP:127.0.0.1, DNS:localhost
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+subjectKeyIdentifier = hash
+authorityKeyIdentifier = keyid
+"""
+
 
 def there_is_openssl() -> bool:
     return shutil.which("openssl") is not None
@@ -24,12 +33,15 @@ class Authority:
         self._name = name
         self.certificate = directory / f"{name}.pem"
         self._key = directory / f"{name}.key"
-        _openssl("req", "-x509", *_key(self._key), "-out", self.certificate, "-days", "2", "-subj", f"/CN={name}")
+        uses = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+        _openssl(
+            "req", "-x509", *_key(self._key), "-out", self.certificate, "-days", "2", "-subj", f"/CN={name}", *uses
+        )
 
     def sign(self, name: str) -> Pair:
         pair = Pair(self._directory / f"{self._name}-{name}.pem", self._directory / f"{self._name}-{name}.key")
         request, extensions = self._directory / f"{name}.csr", self._directory / f"{name}.ext"
-        extensions.write_text("subjectAltName = IP:127.0.0.1, DNS:localhost\n")
+        extensions.write_text(EXTENSIONS)
         _openssl("req", *_key(pair.key), "-out", request, "-subj", f"/CN={name}")
         ours = ("-CA", self.certificate, "-CAkey", self._key, "-CAcreateserial")
         _openssl("x509", "-req", "-in", request, *ours, "-out", pair.certificate, "-days", "2", "-extfile", extensions)
