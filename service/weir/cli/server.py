@@ -177,7 +177,7 @@ class Protocol(HttpToolsProtocol):
         self._latest = data
         super().data_received(data)
         self._latest = b""
-        if self.transport.is_closing():
+        if self.deaf or self.transport.is_closing():
             return
         if self.head_since is None:
             # Blank lines, or the rest of a request that is answered: no idling, and no head yet.
@@ -245,7 +245,7 @@ class Protocol(HttpToolsProtocol):
 
     def look(self, now: float, head_seconds: float) -> None:
         """End a connection whose head does not come, and one on which nothing comes any more."""
-        if self.transport.is_closing():
+        if self.deaf or self.transport.is_closing():
             return
         if self.head_since is None:
             if self.idle_since is not None and now - self.idle_since > self.timeout_keep_alive:

@@ -39,7 +39,7 @@ CHAT = Operation(
     streams=True,
     opt_in_usage=True,
 )
-TEXT = CHAT._replace(name="text_completion", path="/completions", prompt="prompt")
+TEXT = CHAT._replace(name="text_completion", path="/completions", prompt="prompt", caps=("max_tokens",))
 RESPONSES = Operation("responses", "/responses", "input", caps=("max_output_tokens",), streams=True)
 MESSAGES = Operation("messages", "/messages", "messages", caps=("max_tokens",), dialect="anthropic", streams=True)
 COUNT_TOKENS = Operation("count_tokens", "/messages/count_tokens", "messages", dialect="anthropic")

@@ -36,7 +36,7 @@ class Calls:
         self, request: CompletionRequest, cap: int, request_id: str, versions: Headers, *, bounded: bool
     ) -> None:
         self._request = request
-        self._cap = cap if request.uncapped else None
+        self._cap = cap
         self._bounded = bounded
         self._versions = versions
         self._request_id = request_id

@@ -11,7 +11,7 @@ from weir.core.errors import ClientGone, InvalidValue, MalformedBody
 from weir.core.lifting import Lifted, lift
 from weir.core.operations import CHAT, RESPONSES, Operation
 from weir.core.types import Route
-from weir.gateway.splice import DECIDED_ON, refuse_duplicates, refuse_lookalikes, replace
+from weir.gateway.splice import DECIDED_ON, refuse_duplicates, refuse_lookalikes, rename, replace
 from weir.gateway.upload import Upload, too_large
 from weir.gateway.watch import Watches
 from weir.gateway.wire import Wire
@@ -20,9 +20,10 @@ LARGE = 128 * 1024  # bytes of a body that is worth a thread, and a look for lon
 DEPTH_MAX, ORJSON_DEPTH = 200, 254  # levels of a body; and of what orjson writes
 CHOICES_MAX = 128  # OpenAI's own bound for `n`
 OUTPUT_MAX = 2**31 - 1
-# llama.cpp's own names, which overrule OpenAI's there, on every path (its server-schema.cpp): who reserved by OpenAI's
-# alone would let these pass unpaid. -1 is without a bound.
+# What overrules an operation's own names in llama.cpp, which reads one list of fields for all of OpenAI's operations
+# (its server-schema.cpp): who reserved by those alone would let these pass unpaid. -1 is without a bound.
 OWN_CAP, OWN_CHOICES, ENDLESS = "n_predict", "n_cmpl", -1
+OTHER_CAPS, OTHER_CHOICES = ("max_completion_tokens", OWN_CAP), ("n", OWN_CHOICES)
 MEDIA_TOKENS = 1000  # reserved for an image or a sound; what it really was is settled
 _DECIDED_ON = frozenset(DECIDED_ON)
 # Where none of these stands, there is nothing but text. A data URL begins with "data:", whatever holds it.
@@ -35,10 +36,10 @@ Json = dict[str, Any]
 
 @dataclass(slots=True)
 class CompletionRequest:
-    """What is decided on. `output_tokens` is the most per choice, None if the client names none; `uncapped` are the
-    fields by which some server would give more: missing, or without a bound. `text_bytes` is the body without base64,
-    `media_tokens` stands for that. Of an `upload` the body is what is held of it. Of a large body long data is
-    `lifted`, so that its text can be read and changed without it.
+    """What is decided on. `output_tokens` is the most per choice, None if the client names none; `caps` are those of
+    its operation's names that it does, and `endless` says that one of llama.cpp's would overrule them. `text_bytes` is
+    the body without base64, `media_tokens` stands for that. Of an `upload` the body is what is held of it. Of a large
+    body long data is `lifted`, so that its text can be read and changed without it.
     """
 
     operation: Operation
@@ -52,7 +53,8 @@ class CompletionRequest:
     media_tokens: int
     present: frozenset[str]
     stream_options: Json | None
-    uncapped: tuple[str, ...] = ()
+    caps: tuple[str, ...] = ()
+    endless: bool = False
     upload: Upload | None = None
     lifted: Lifted | None = None
 
@@ -135,7 +137,8 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
         media_tokens=media[1],
         present=_DECIDED_ON & fields.keys(),
         stream_options=fields.get("stream_options"),
-        uncapped=_uncapped(operation, fields) if operation.generates else (),
+        caps=tuple(name for name in operation.caps if fields.get(name) is not None),
+        endless=operation.generates and operation.dialect == "openai" and fields.get(OWN_CAP) == ENDLESS,
         lifted=lifted if lifted is not None and lifted.data else None,
     )
 
@@ -176,8 +179,7 @@ def read_form(operation: Operation, upload: Upload) -> CompletionRequest:
 def outgoing(request: CompletionRequest, route: Route, cap: int | None) -> bytes:
     """The text that goes upstream: the client's bytes, without what is lifted, and with our few changes spliced in.
 
-    `cap` is the output tokens per choice that were reserved, for a request that is `uncapped`; None where nothing is to
-    be capped.
+    `cap` is the output tokens per choice that were reserved, if no server may give more; else None.
     """
     changes: dict[str, Any] = {}
     if route.upstream_model != request.model:
@@ -185,14 +187,20 @@ def outgoing(request: CompletionRequest, route: Route, cap: int | None) -> bytes
     if request.streaming and not request.wants_usage:
         # A client cannot switch accounting off; the chunk it did not ask for is taken out again.
         changes["stream_options"] = {**(request.stream_options or {}), "include_usage": True}
-    if cap is not None:
-        for name in request.uncapped:
-            changes[route.max_tokens_field if request.operation is CHAT and name != OWN_CAP else name] = cap
+    text = request.text
+    if cap is not None and request.operation.generates:
+        known = route.max_tokens_field if request.operation is CHAT else request.operation.caps[0]
+        if known == "max_tokens" and request.caps == ("max_completion_tokens",) and known not in request.present:
+            text = rename(text, "max_completion_tokens", known)  # which Ollama, for one, does not know
+        elif not request.caps or (known == "max_tokens" and known not in request.caps):
+            changes[known] = cap
+        if request.endless:
+            changes[OWN_CAP] = cap
     if not changes:
-        return request.text
+        return text
     if request.upload is not None:
         return request.upload.renamed(changes["model"])
-    return replace(request.text, changes, request.present)
+    return replace(text, changes, request.present)
 
 
 def _without_model() -> InvalidValue:
@@ -232,24 +240,26 @@ def _output_tokens(operation: Operation, fields: Json) -> int | None:
     most = 0
     for name in operation.caps:
         most = max(most, _whole(fields, name, 1, OUTPUT_MAX) or 0)
-    if not most and operation.dialect == "anthropic":  # there it is no option
-        raise InvalidValue("'max_tokens' is missing: how many tokens the answer may have.", param="max_tokens")
-    if OWN_CAP in fields and fields[OWN_CAP] != ENDLESS:
-        most = max(most, _whole(fields, OWN_CAP, 1, OUTPUT_MAX) or 0)
+    if operation.dialect == "anthropic":
+        if not most:  # there it is no option
+            raise InvalidValue("'max_tokens' is missing: how many tokens the answer may have.", param="max_tokens")
+        return most
+    for name in OTHER_CAPS:
+        if name in fields and not (name == OWN_CAP and fields[name] == ENDLESS):
+            most = max(most, _whole(fields, name, 0 if name == OWN_CAP else 1, OUTPUT_MAX) or 0)
     return most or None
 
 
-def _uncapped(operation: Operation, fields: Json) -> tuple[str, ...]:
-    named = any(fields.get(name) is not None for name in operation.caps)
-    names = () if named else operation.caps[:1]
-    return (*names, OWN_CAP) if fields.get(OWN_CAP) == ENDLESS else names
-
-
 def _choices(operation: Operation, fields: Json) -> int:
-    most = _whole(fields, OWN_CHOICES, 1, CHOICES_MAX) or 1 if OWN_CHOICES in fields else 1
+    if operation.dialect == "anthropic":
+        return 1
+    most = 1
+    for name in OTHER_CHOICES:
+        if name in fields:
+            most = max(most, _whole(fields, name, 1, CHOICES_MAX) or 1)
     if not operation.opt_in_usage:
         return most
-    most = max(most, _whole(fields, "n", 1, CHOICES_MAX) or 1, _whole(fields, "best_of", 1, CHOICES_MAX) or 1)
+    most = max(most, _whole(fields, "best_of", 1, CHOICES_MAX) or 1)
     prompt = fields["prompt"] if operation.prompt == "prompt" else None
     # A list of texts, or of lists of tokens, is as many prompts; a list of numbers is one.
     prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1

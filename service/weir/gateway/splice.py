@@ -74,6 +74,21 @@ def replace(body: bytes, changes: Mapping[str, Any], fields_there: frozenset[str
     return body
 
 
+def rename(body: bytes, old: str, new: str) -> bytes:
+    """The body with this top-level member under another name, which none in it has."""
+    literal, named = _LITERAL[old], _LITERAL[new]
+    if body.count(literal) == 1 and not _has_escaped_letter(body):
+        return body.replace(literal, named)  # the common case: as in `_replace_text`
+    for member in members(body):
+        if member.name == old:
+            at = body.rfind(literal, 0, member.start)
+            if at >= 0 and body[at + len(literal) : member.start].strip() == b":":
+                return body[:at] + named + body[at + len(literal) :]
+            # Its name is escaped: both stay then, with one value.
+            return replace(body, {new: orjson.loads(body[member.start : member.end])}, frozenset())
+    return body
+
+
 def members(body: bytes) -> list[Member]:
     """The top-level members of an object, in order. About 0.2 us for each string or bracket in it."""
     found: list[Member] = []

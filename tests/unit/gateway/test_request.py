@@ -77,8 +77,18 @@ BAD_VALUES = [
         for v in (0, -1, "5", 1.0, 1.5, True, False, [], {}, 2**31, 2**53, 10**18)
     ),
     *(pytest.param(CHAT, {"n": v}, "n", id=f"n-{v}") for v in (129, 10_000)),
-    *(pytest.param(CHAT, {"n_predict": v}, "n_predict", id=f"n_predict-{v!r}") for v in (0, -2, "5", 1.5, [], 2**31)),
+    *(pytest.param(CHAT, {"n_predict": v}, "n_predict", id=f"n_predict-{v!r}") for v in (-2, "5", 1.5, [], 2**31)),
     *(pytest.param(RESPONSES, {"input": "a", "n_cmpl": v}, "n_cmpl", id=f"n_cmpl-{v!r}") for v in (0, -1, 129, "2")),
+    *(
+        pytest.param(
+            operation,
+            {operation.prompt: "a", "max_completion_tokens": v},
+            "max_completion_tokens",
+            id=f"{operation.name}-max_completion_tokens-{v!r}",
+        )
+        for operation in (TEXT, RESPONSES)
+        for v in (0, -1, "5")
+    ),
     *(pytest.param(TEXT, {"prompt": "a", "best_of": v}, "best_of", id=f"best_of-{v}") for v in (0, 129, "2", 1.5)),
     *(
         pytest.param(CHAT, {"stream": True, "stream_options": v}, "stream_options", id=f"stream_options-{v!r}")
@@ -117,10 +127,18 @@ class TestOutputTokens:
             pytest.param({"max_tokens": 10_000, "n_predict": 1}, 10_000, id="elsewhere-it-is-nothing"),
             pytest.param({"n_predict": -1}, None, id="llama.cpps-own-without-a-bound"),
             pytest.param({"max_tokens": 5, "n_predict": -1}, 5, id="a-bound-and-none"),
+            pytest.param({"n_predict": 0}, None, id="nothing-but-the-prompt-and-only-llama.cpp-knows"),
         ],
     )
     def test_is_the_larger_of_both(self, fields: dict[str, Any], tokens: int | None) -> None:
         assert read(**fields).output_tokens == tokens
+
+    @pytest.mark.parametrize("operation", [TEXT, RESPONSES], ids=lambda operation: operation.name)
+    def test_is_the_largest_that_llama_cpp_would_read(self, operation: Operation) -> None:
+        official = operation.caps[0]
+        asked = {operation.prompt: "a", official: 1, "max_completion_tokens": 10_000, "n": 8}
+        request = read(operation, **asked)
+        assert (request.output_tokens, request.choices) == (10_000, 8)
 
     def test_of_embeddings_is_none_at_all(self) -> None:
         request = read(EMBEDDINGS, input="a", max_tokens=500, n=5, stream=True)
@@ -304,6 +322,40 @@ OUTGOING = [
         {"max_tokens": 77},
         id="cap-of-a-text-has-one-name",
     ),
+    pytest.param(
+        CHAT,
+        {"max_completion_tokens": 5},
+        {"max_tokens_field": "max_completion_tokens"},
+        5,
+        {},
+        id="a-cap-by-the-name-that-is-known",
+    ),
+    pytest.param(
+        CHAT, {"max_completion_tokens": 5, "max_tokens": None}, {}, 5, {"max_tokens": 5}, id="a-null-where-it-is-known"
+    ),
+    pytest.param(
+        CHAT, {"max_tokens": 5}, {"max_tokens_field": "max_completion_tokens"}, 5, {}, id="the-old-name-is-the-clients"
+    ),
+    pytest.param(
+        TEXT,
+        {"prompt": "a", "max_completion_tokens": 5},
+        {},
+        5,
+        {"max_tokens": 5},
+        id="a-text-is-bounded-by-one-name",
+    ),
+    pytest.param(
+        TEXT,
+        {"prompt": "a", "max_tokens": None, "max_completion_tokens": 5},
+        {},
+        5,
+        {"max_tokens": 5},
+        id="a-text-with-a-null",
+    ),
+    pytest.param(
+        RESPONSES, {"input": "a", "max_completion_tokens": 5}, {}, 5, {"max_output_tokens": 5}, id="of-responses"
+    ),
+    pytest.param(EMBEDDINGS, {"input": "a", "n_predict": -1}, {}, 0, {}, id="vectors-have-no-cap"),
     pytest.param(CHAT, {"n_predict": 9}, {}, 9, {"max_tokens": 9}, id="a-cap-that-only-llama.cpp-knows"),
     pytest.param(CHAT, {"max_tokens": 9, "n_predict": -1}, {}, 9, {"n_predict": 9}, id="no-cap-that-overrules-one"),
     pytest.param(CHAT, {"n_predict": -1}, {}, 77, {"max_tokens": 77, "n_predict": 77}, id="no-cap-in-any-words"),
@@ -322,6 +374,29 @@ def test_outgoing(
     assert orjson.loads(went) == orjson.loads(sent) | different
     if not different:
         assert went is sent, "the very bytes"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b'{"model":"m","messages":[{"role":"user","content":"a"}],"max_completion_tokens" : 5, "vendor":1}',
+        b'{"model":"m","messages":[{"role":"user","content":"\\"max_completion_tokens\\""}],"max_completion_tokens":5}',
+        b'{"x":{"max_completion_tokens":7},"max_completion_tokens":5,"model":"m","messages":[{"role":"user"}]}',
+        b'{"model":"m","messages":[{"role":"user","content":"\\u0061"}],"max_completion_tokens":5}',
+    ],
+    ids=["once", "in-a-text", "in-an-object", "beside-an-escape"],
+)
+def test_a_cap_gets_the_name_that_the_server_knows(sent: bytes) -> None:
+    went = orjson.loads(outgoing(read_request(CHAT, sent), route(), 5))
+    said = orjson.loads(sent)
+    del said["max_completion_tokens"]
+    assert went == said | {"max_tokens": 5}
+    assert outgoing(read_request(CHAT, sent), route(), None) is not None
+
+
+def test_a_cap_whose_name_is_escaped_gets_another_beside_it() -> None:
+    sent = b'{"model":"m","messages":[{"role":"user"}],"max\\u005fcompletion_tokens":5}'
+    assert orjson.loads(outgoing(read_request(CHAT, sent), route(), 5)) == orjson.loads(sent) | {"max_tokens": 5}
 
 
 class Pieces:

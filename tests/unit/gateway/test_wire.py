@@ -273,6 +273,24 @@ def test_a_connection_that_asks_nothing_more_is_closed() -> None:
     run(scene)
 
 
+def test_who_is_refused_is_refused_once() -> None:
+    """Its head was late and nonsense besides, and what it is told is on its way: a second look finds nothing to do."""
+
+    async def scene() -> None:
+        connection = Connection(whole)
+        protocol, since = connection.protocol, asyncio.get_running_loop().time()
+        connection.says(request())
+        await connection.rests()
+        connection.says(b"GET / HT")
+        connection.says(b"TP/1.1\r\nbad\x00: x\r\n\r\n")
+        told = len(connection.transport.written)
+        assert protocol.deaf
+        protocol.look(since + 1000, 0.5)
+        assert len(connection.transport.written) == told
+
+    run(scene)
+
+
 def test_a_body_that_was_read_is_not_kept_twice() -> None:
     kept: list[int] = []
 
