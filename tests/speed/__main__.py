@@ -28,6 +28,7 @@ GATEWAYS = ("nginx", "weir", "plain")
 # nginx' requests a second where the reach was set: its CPU a request halves from there to what this load makes of it.
 REFERENCE_RATE = 18_900
 LONG = 400  # chunks of a stream that is to show what a chunk costs by itself
+TOGETHER_MS = 1  # a grain of time that makes the chunks of 100 streams with 10 ms between them leave ten at a time
 SCENARIOS = ("single", "stream", "latency", "open", "seen")
 
 
@@ -100,6 +101,7 @@ class Benchmark:
                 self.measure(scenarios.stream, "stream", number, server, **load)
                 if server.name != "plain":  # which cannot keep up
                     self.measure(scenarios.stream, "long", number, server, chunks=LONG, **load)
+                    self.measure(scenarios.stream, "together", number, server, grain_ms=TOGETHER_MS, **load)
 
     def latency(self) -> None:
         """Half of what Weir can do, for all; a gateway that cannot carry that gets half of what it can do itself."""

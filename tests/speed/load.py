@@ -184,7 +184,7 @@ class Load:
             self.request = _request(args.key)
             self.expected = upstream.COMPLETION
         else:
-            pace = {"bench_chunks": args.chunks, "bench_gap_ms": args.gap_ms}
+            pace = {"bench_chunks": args.chunks, "bench_gap_ms": args.gap_ms, "bench_grain_ms": args.grain_ms}
             self.request = _request(args.key, stream=True, **pace)
             self.expected = b"".join(upstream.stream_events(args.chunks, usage=False))
 
@@ -326,5 +326,8 @@ if __name__ == "__main__":
     parser.add_argument("--chunks", type=int, default=upstream.CHUNKS, help="stream, open: chunks a stream")
     parser.add_argument(
         "--gap-ms", type=float, default=upstream.GAP_MS, help="stream, open: milliseconds between chunks"
+    )
+    parser.add_argument(
+        "--grain-ms", type=float, default=upstream.GRAIN_MS, help="stream, open: chunks leave at multiples of this only"
     )
     print(orjson.dumps(uvloop.run(run(parser.parse_args())).summary()).decode(), flush=True)

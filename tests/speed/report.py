@@ -152,6 +152,7 @@ def goals(rounds: dict[str, dict[str, Rounds]]) -> str:
     reference = rounds.get("reference", {}).get("nginx", [])
     redis_us = middle(one, "redis_us")
     long, long_floor = mine.get("long", []), floor.get("long", [])
+    ten, ten_floor = mine.get("together", []), floor.get("together", [])
     bare, bare_floor = alone(many, long), alone(floor.get("stream", []), long_floor)
     figures = [
         ("CPU a request, to nginx at 18,900/s", ratio(one, reference, "cpu_us"), "<= 8 x, then 4 x", " x", 1),
@@ -159,6 +160,7 @@ def goals(rounds: dict[str, dict[str, Rounds]]) -> str:
         ("CPU a slow chunk, to nginx", ratio(many, floor.get("stream", []), "cpu_us"), "<= 2 x, then 1.3 x", " x", 2),
         ("CPU a slow chunk of a stream of 402, to nginx", ratio(long, long_floor, "cpu_us"), "", " x", 2),
         ("CPU a slow chunk, without its share of a request", ratio(bare, bare_floor, "cpu_us"), "", " x", 2),
+        ("CPU a slow chunk, ten sent together, to nginx", ratio(ten, ten_floor, "cpu_us"), "", " x", 2),
         ("CPU a request at half load, to nginx", ratio(timed, floor.get("latency", []), "cpu_us"), "", " x", 1),
         ("added latency at half load, p50", difference(timed, direct, "p50_ms"), "<= 0.5 ms", " ms", 2),
         ("added latency at half load, p99", difference(timed, direct, "p99_ms"), "<= 2 ms", " ms", 2),

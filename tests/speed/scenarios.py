@@ -48,10 +48,18 @@ def single(rig: Rig, server: Server, *, connections: int, seconds: float) -> Out
     )
 
 
-def stream(rig: Rig, server: Server, *, streams: int, seconds: float, chunks: int = upstream.CHUNKS) -> Outcome:
+def stream(
+    rig: Rig,
+    server: Server,
+    *,
+    streams: int,
+    seconds: float,
+    chunks: int = upstream.CHUNKS,
+    grain_ms: float = upstream.GRAIN_MS,
+) -> Outcome:
     """Closed loop of streams, 10 ms between chunks. cpu_us is a chunk's: one event, with its share of the request."""
     cpu = server.cpu_seconds()
-    seen = _load(server, "stream", connections=streams, seconds=seconds, chunks=chunks)
+    seen = _load(server, "stream", connections=streams, seconds=seconds, chunks=chunks, grain_ms=grain_ms)
     return _outcome(
         seen,
         cpu_us=(server.cpu_seconds() - cpu) / max(1, seen["events"]) * 1e6,
