@@ -6,7 +6,6 @@ decision 8). httptools, uvicorn's own C parser, reads the answers. No redirects,
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -54,7 +53,7 @@ class Connection(asyncio.Protocol):
         self._sink: Sink | None = None
         self._rest: Awaitable[None] | None = None  # what the sink still has to do
         self._paused = False
-        self._body: deque[bytes] = deque()
+        self._body: list[bytes] = []
         self.transport: asyncio.Transport
         self.idle_since = 0.0
         self.reused = False
