@@ -231,6 +231,7 @@ class TestAround:
             pytest.param("DELETE", "/v1/models", 405, "method_not_allowed", id="no-such-method"),
             pytest.param("GET", "/metrics", 404, "not_found", id="metrics-are-elsewhere"),
             pytest.param("GET", "/livez", 404, "not_found", id="health-is-elsewhere"),
+            pytest.param("GET", "/v1/messages-of-mine", 404, "not_found", id="nothing-of-anthropics"),
         ],
     )
     def test_no_such_door(self, *, method: str, path: str, status: int, code: str) -> None:

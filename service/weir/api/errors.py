@@ -42,7 +42,7 @@ def install(app: FastAPI, hint: str = API) -> None:
 
 def as_response(error: GatewayError, path: str) -> JSONResponse:
     body: dict[str, object]
-    if path.removeprefix("/v1").startswith(MESSAGES.path):
+    if f"{path.removeprefix('/v1')}/".startswith(f"{MESSAGES.path}/"):
         body = anthropic_errors.error(error.status, error.text)
     else:
         body = {"error": {"message": error.text, "type": error.type, "param": error.param, "code": error.code}}

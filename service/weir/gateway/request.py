@@ -9,7 +9,7 @@ import orjson
 
 from weir.core.errors import ClientGone, InvalidValue, MalformedBody
 from weir.core.lifting import Lifted, lift
-from weir.core.operations import CHAT, RESPONSES, Operation
+from weir.core.operations import CHAT, RESPONSES, TEXT, Operation
 from weir.core.types import Route
 from weir.gateway.splice import DECIDED_ON, refuse_duplicates, refuse_lookalikes, rename, replace
 from weir.gateway.upload import Upload, too_large
@@ -24,6 +24,7 @@ OUTPUT_MAX = 2**31 - 1
 # (its server-schema.cpp): who reserved by those alone would let these pass unpaid. -1 is without a bound.
 OWN_CAP, OWN_CHOICES, ENDLESS = "n_predict", "n_cmpl", -1
 OTHER_CAPS, OTHER_CHOICES = ("max_completion_tokens", OWN_CAP), ("n", OWN_CHOICES)
+EMBEDS = "prompt_embeds"  # vLLM's: prompts as vectors, beside those of `prompt`, or in their place
 MEDIA_TOKENS = 1000  # reserved for an image or a sound; what it really was is settled
 _DECIDED_ON = frozenset(DECIDED_ON)
 # Where none of these stands, there is nothing but text. A data URL begins with "data:", whatever holds it.
@@ -210,6 +211,8 @@ def _without_model() -> InvalidValue:
 def _check_prompt(operation: Operation, fields: Json) -> None:
     name = operation.prompt
     if fields.get(name) is None:
+        if operation is TEXT and fields.get(EMBEDS):
+            return
         raise InvalidValue(f"'{name}' is missing.", param=name)
     value = fields[name]
     if name == "messages":
@@ -245,8 +248,8 @@ def _output_tokens(operation: Operation, fields: Json) -> int | None:
             raise InvalidValue("'max_tokens' is missing: how many tokens the answer may have.", param="max_tokens")
         return most
     for name in OTHER_CAPS:
-        if name in fields and not (name == OWN_CAP and fields[name] == ENDLESS):
-            most = max(most, _whole(fields, name, 0 if name == OWN_CAP else 1, OUTPUT_MAX) or 0)
+        if name in fields:
+            most = max(most, _whole(fields, name, ENDLESS if name == OWN_CAP else 1, OUTPUT_MAX) or 0)
     return most or None
 
 
@@ -260,10 +263,14 @@ def _choices(operation: Operation, fields: Json) -> int:
     if not operation.opt_in_usage:
         return most
     most = max(most, _whole(fields, "best_of", 1, CHOICES_MAX) or 1)
-    prompt = fields["prompt"] if operation.prompt == "prompt" else None
-    # A list of texts, or of lists of tokens, is as many prompts; a list of numbers is one.
-    prompts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
-    return most * prompts
+    return most * _prompts(fields) if operation is TEXT else most
+
+
+def _prompts(fields: Json) -> int:
+    """How many are answered. A list of texts, or of lists of tokens, is as many; a list of numbers is one."""
+    prompt, embeds = fields.get("prompt"), fields.get(EMBEDS)
+    texts = len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else int(prompt is not None)
+    return texts + (len(embeds) if isinstance(embeds, list) else 1 if embeds else 0)
 
 
 def _whole(fields: Json, name: str, least: int, most: int) -> int | None:

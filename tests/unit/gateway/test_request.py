@@ -162,6 +162,11 @@ class TestChoices:
             pytest.param(TEXT, {"prompt": ["a", "b", "c"], "n": 2}, 6, id="prompts-times-n"),
             pytest.param(TEXT, {"prompt": [1, 2, 3]}, 1, id="one-prompt-of-token-ids"),
             pytest.param(TEXT, {"prompt": [[1, 2], [3]]}, 2, id="prompts-of-token-ids"),
+            pytest.param(TEXT, {"prompt": "", "prompt_embeds": ["a", "b"]}, 3, id="vllms-vectors-beside-a-text"),
+            pytest.param(TEXT, {"prompt": ["a", "b"], "prompt_embeds": "c", "n": 2}, 6, id="one-of-vllms-vectors"),
+            pytest.param(TEXT, {"prompt": None, "prompt_embeds": ["a"] * 4}, 4, id="vllms-vectors-and-no-text"),
+            pytest.param(TEXT, {"prompt": "a", "prompt_embeds": None}, 1, id="no-vectors"),
+            pytest.param(CHAT, {"prompt_embeds": ["a", "b"]}, 1, id="vectors-that-chat-does-not-have"),
             pytest.param(CHAT, {"prompt": []}, 1, id="a-prompt-that-chat-does-not-have"),
             pytest.param(CHAT, {"prompt": ["a", "b"]}, 1, id="prompts-that-chat-does-not-have"),
         ],
@@ -264,7 +269,7 @@ ANYTHING = st.recursive(
 )
 FIELDS = (
     *("model", "messages", "prompt", "input", "stream", "stream_options", "n", "best_of", "max_tokens", "image_url"),
-    *("n_predict", "n_cmpl"),
+    *("n_predict", "n_cmpl", "prompt_embeds"),
 )
 
 
