@@ -24,8 +24,10 @@ from weir.core.operations import (
     RESPONSES,
     SPEECH,
     TEXT,
+    TRANSCRIPTION,
     Operation,
 )
+from weir.gateway.request import MEDIA_TOKENS
 
 OUTPUT = 50
 HELLO = [{"role": "user", "content": "hello"}]
@@ -134,6 +136,11 @@ IN_SOUND = Said(
     end=(event(type="speech.audio.done", usage=TYPED_USAGE),),
     whole_type=b"audio/mpeg",
 )
+IN_WORDS = Said(
+    json.dumps({"text": "aa", "usage": {"type": "tokens", **TYPED_USAGE, "total_tokens": 14}}).encode(),
+    words=tuple(event(type="transcript.text.delta", delta=text) for text in ("aa", "bb")),
+    end=(event(type="transcript.text.done", text="aabb", usage={"type": "tokens", **TYPED_USAGE, "total_tokens": 14}),),
+)
 IN_NUMBERS = Said(b'{"input_tokens":11}', refusal=MESSAGES_REFUSAL)
 
 BODIES: dict[Operation, dict[str, Any]] = {
@@ -147,7 +154,10 @@ BODIES: dict[Operation, dict[str, Any]] = {
     IMAGE: {"prompt": "a river"},
     SPEECH: {"input": "hello", "voice": "alloy"},
     COUNT_TOKENS: {"messages": HELLO},
+    TRANSCRIPTION: {},
 }
+BOUNDARY = b"of-the-form"
+HEADERS = {TRANSCRIPTION: [("content-type", f"multipart/form-data; boundary={BOUNDARY.decode()}")]}
 # (asked, what upstream knows, what it says); the second is None where all passes as it is.
 PATHS: list[tuple[Operation, Operation | None, Said]] = [
     (CHAT, None, IN_CHAT),
@@ -164,6 +174,7 @@ PATHS: list[tuple[Operation, Operation | None, Said]] = [
     (IMAGE, None, IN_IMAGES),
     (SPEECH, None, IN_SOUND),
     (COUNT_TOKENS, None, IN_NUMBERS),
+    (TRANSCRIPTION, None, IN_WORDS),
 ]
 EACH = pytest.mark.parametrize(
     ("asked", "known", "said"),
@@ -177,10 +188,20 @@ UNTOLD = (MODERATIONS, SPEECH, COUNT_TOKENS)  # nobody says what these used
 
 
 def body_of(asked: Operation, **more: Any) -> bytes:
-    return json.dumps({"model": "m", **BODIES[asked], **more}).encode()
+    fields = {"model": "m", **BODIES[asked], **more}
+    return _form(fields) if asked.form else json.dumps(fields).encode()
+
+
+def _form(fields: dict[str, Any]) -> bytes:
+    parts = [b'"%b"\r\n\r\n%b' % (name.encode(), str(value).encode()) for name, value in fields.items()]
+    parts.append(b'"file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\nRIFF' + bytes(300))
+    head = b"--%b\r\ncontent-disposition: form-data; name=" % BOUNDARY
+    return b"".join(head + part + b"\r\n" for part in parts) + b"--%b--\r\n" % BOUNDARY
 
 
 def prompt_of(asked: Operation, body: bytes) -> int:
+    if asked.form:
+        return MEDIA_TOKENS
     return 0 if asked is COUNT_TOKENS else prompt_tokens(body)
 
 
@@ -194,7 +215,7 @@ def play(asked: Operation, known: Operation | None, script: tuple[Step, ...], bo
     async def scene() -> None:
         serves = None if known is None else frozenset({known.name})
         async with open_house(*script, routes=[route(serves=serves)]) as house:
-            asking = house.ask(body, path=f"/v1{asked.path}")
+            asking = house.ask(body, path=f"/v1{asked.path}", headers=HEADERS.get(asked, ()))
             if does is not None:
                 await does(asking)
             answer = await asking.over()

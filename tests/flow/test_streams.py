@@ -13,7 +13,7 @@ from tests.fakes.backend import HANG, JSON, Die, Head, Pause, Silence, Step
 from tests.fakes.client import Conversation
 from tests.fakes.clock import run
 from tests.fakes.streams import events_of
-from tests.flow.house import House, chat, error_of, open_house, prompt_tokens
+from tests.flow.house import PRINCIPAL, House, chat, error_of, open_house, prompt_tokens, route
 from weir.core.errors import UpstreamFailed, UpstreamTimeout, UpstreamUnreachable
 
 
@@ -543,6 +543,18 @@ class TestWhatTheLogSays:
                 assert any("completions.py" in line for line in bugs[0]["where"])
                 assert "canary" not in repr(house.logged)
                 assert b"canary" not in answer.body
+
+        run(scene)
+
+    def test_of_a_bug_before_a_server_heard_of_it_nothing_is_charged(self) -> None:
+        async def scene() -> None:
+            broken = route(endpoints=[])  # as no configuration makes one
+            async with open_house(routes=[broken]) as house:
+                answer = await house.ask().over()
+                assert (answer.status, house.record["code"]) == (500, "internal_error")
+                assert house.record["team"] == PRINCIPAL.team, "it came as far as the admission"
+                assert house.backend.visits == []
+                assert await house.untouched()
 
         run(scene)
 

@@ -62,6 +62,14 @@ def create(api: APIRouter, *, docs: bool) -> FastAPI:
             "docs": "/docs" if docs else None,
         }
 
+    _refuse_other_methods(app)
+    _describe_hot_paths(app)
+    return app
+
+
+def _refuse_other_methods(app: FastAPI) -> None:
+    """POST never comes here: the door has taken it."""
+
     async def only_post(request: Request) -> None:
         raise MethodNotAllowed(f"{request.url.path} takes POST, not {request.method}.")
 
@@ -69,6 +77,8 @@ def create(api: APIRouter, *, docs: bool) -> FastAPI:
         for place in (path, path.removeprefix("/v1")):
             app.add_api_route(place, only_post, methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
 
+
+def _describe_hot_paths(app: FastAPI) -> None:
     described = app.openapi
 
     def openapi() -> Json:
@@ -84,7 +94,6 @@ def create(api: APIRouter, *, docs: bool) -> FastAPI:
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
-    return app
 
 
 _DOCS = '<p>Every address and field: <a href="/docs">/docs</a>.</p>'

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response as HttpResponse
 
 from weir.api.library.models import create_models_router
-from weir.api.library.routes import THREADS, EventStream, OpenAIRoute, as_json, error_body
+from weir.api.library.routes import THREADS, EventStream, OpenAIRoute, add_route, as_json, error_body
 from weir.api.library.types import (
     ChatCompletion,
     ChatRequest,
@@ -75,16 +75,15 @@ def create_chat_completion_router(
             if not streaming:
                 await run.close()
 
-    for path, name in (("/v1/chat/completions", "completions"), ("/chat/completions", "completions_alias")):
-        router.add_api_route(
-            path,
-            complete,
-            methods=["POST"],
-            response_model=ChatCompletion,
-            tags=[*(tags or ["openai"])],
-            summary="Create a chat completion",
-            operation_id=f"openai_chat_{name}",
-        )
+    add_route(
+        router,
+        "/chat/completions",
+        complete,
+        "openai_chat_completions",
+        tags=tags,
+        response_model=ChatCompletion,
+        summary="Create a chat completion",
+    )
     return router
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from weir.api.library.multipart import Malformed, Part, parts
-from weir.api.library.routes import THREADS, OpenAIRoute
+from weir.api.library.routes import THREADS, OpenAIRoute, add_route
 from weir.api.library.types import FileObject, RunFileUploadFn
 from weir.backend.python_run import Function, Run
 from weir.backend.results import NoAnswer
@@ -49,17 +49,16 @@ def create_files_router(*, run_file_upload: RunFileUploadFn, tags: list[str] | N
             return FileObject.model_validate(made)
         raise NoAnswer(f"a function gave {type(made).__name__}, which is no file object")
 
-    for path, name in (("/v1/files", "create"), ("/files", "create_alias")):
-        router.add_api_route(
-            path,
-            upload,
-            methods=["POST"],
-            response_model=FileObject,
-            tags=[*(tags or ["openai"])],
-            summary="Upload a file",
-            operation_id=f"openai_files_{name}",
-            openapi_extra=FORM,
-        )
+    add_route(
+        router,
+        "/files",
+        upload,
+        "openai_files_create",
+        tags=tags,
+        response_model=FileObject,
+        summary="Upload a file",
+        openapi_extra=FORM,
+    )
     return router
 
 

@@ -4,7 +4,7 @@ import time
 
 from fastapi import APIRouter
 
-from weir.api.library.routes import THREADS, OpenAIRoute
+from weir.api.library.routes import THREADS, OpenAIRoute, add_route
 from weir.api.library.types import ListModelsFn, ModelObject, ModelsResponse
 from weir.backend.python_run import Function, Run
 
@@ -32,13 +32,14 @@ def create_models_router(
             data=[ModelObject(id=str(name), name=str(name), created=now, owned_by=owned_by) for name in names or ()]
         )
 
-    for path, name in (("/v1/models", "models"), ("/models", "models_alias")):
-        router.add_api_route(
-            path,
-            models,
-            response_model=ModelsResponse,
-            tags=[*(tags or ["openai"])],
-            summary="List models",
-            operation_id=f"{prefix}{name}",
-        )
+    add_route(
+        router,
+        "/models",
+        models,
+        f"{prefix}models",
+        tags=tags,
+        methods=("GET",),
+        response_model=ModelsResponse,
+        summary="List models",
+    )
     return router

@@ -10,7 +10,7 @@ from fastapi.responses import Response as HttpResponse
 
 from weir.api.library.models import create_models_router
 from weir.api.library.responses_events import ResponseEvents
-from weir.api.library.routes import THREADS, EventStream, OpenAIRoute, as_json, error_of
+from weir.api.library.routes import THREADS, EventStream, OpenAIRoute, add_route, as_json, error_of
 from weir.api.library.types import (
     ChunkMapper,
     InputItem,
@@ -68,16 +68,15 @@ def create_responses_router(
             if not streaming:
                 await run.close()
 
-    for path, name in (("/v1/responses", "responses"), ("/responses", "responses_alias")):
-        router.add_api_route(
-            path,
-            respond,
-            methods=["POST"],
-            response_model=Response,
-            tags=[*(tags or ["openai"])],
-            summary="Create a response",
-            operation_id=f"openai_{name}",
-        )
+    add_route(
+        router,
+        "/responses",
+        respond,
+        "openai_responses",
+        tags=tags,
+        response_model=Response,
+        summary="Create a response",
+    )
     return router
 
 

@@ -5,11 +5,11 @@ Before the first byte it is a status, after it an event. Of an error that is no 
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
 import orjson
-from fastapi import Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
@@ -46,6 +46,28 @@ class OpenAIRoute(APIRoute):
                 return _refused(error)
 
         return told
+
+
+def add_route(
+    router: APIRouter,
+    path: str,
+    answers: Callable[..., Any],
+    operation_id: str,
+    *,
+    tags: list[str] | None,
+    methods: Sequence[str] = ("POST",),
+    **described: Any,
+) -> None:
+    """With and without /v1, as clients come. `described` is what FastAPI's `add_api_route` takes besides."""
+    for prefix, suffix in (("/v1", ""), ("", "_alias")):
+        router.add_api_route(
+            prefix + path,
+            answers,
+            methods=[*methods],
+            tags=[*(tags or ["openai"])],
+            operation_id=operation_id + suffix,
+            **described,
+        )
 
 
 def error_of(error: Exception) -> Json:
