@@ -7,7 +7,7 @@ import time
 import pytest
 import uvicorn
 
-from weir.cli.server import Protocol
+from weir.cli.protocol import Protocol
 from weir.core.asgi import Receive, Scope, Send
 from weir.core.outbox import MANY
 from weir.gateway.wire import wire_of

@@ -1,8 +1,8 @@
 """The client's side of one request: its body, its answer, its leaving.
 
-Any ASGI server will do. Our own (cli/server.py) offers more than ASGI can say, as the extension `weir.wire`: an answer
-of one write, a chunk without a coroutine, the client's leaving as a call and not as a task that waits for it. That is
-25 us of a request.
+Any ASGI server will do. Our own (cli/protocol.py) offers more than ASGI can say, as the extension `weir.wire`: an
+answer of one write, a chunk without a coroutine, the client's leaving as a call and not as a task that waits for it.
+That is 25 us of a request.
 """
 
 import asyncio

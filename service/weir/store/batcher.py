@@ -6,7 +6,6 @@ cannot serve us (a replica, one that is loading, one that forbids what we need) 
 """
 
 import asyncio
-import re
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter
@@ -16,12 +15,13 @@ import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import SentinelConnectionPool
-from redis.exceptions import AskError, AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AskError, AuthenticationError, NoScriptError, RedisError, ResponseError
 
 from weir.core.commands import CommandRefused, Word
 from weir.core.errors import StoreUnavailable
 from weir.core.outbox import outbox_of
 from weir.store.connect import COMMAND_SECONDS, CONNECT_SECONDS
+from weir.store.refusals import CANNOT_SERVE, FORBIDDEN, NOT_SERVED, kind_of, reason_of, user_of
 
 PENDING_MAX = 20_000
 SECOND_LOOK_SECONDS = 0.02
@@ -31,11 +31,6 @@ SLOW_SECONDS = 1.0  # of nothing but replies that come too late; then nobody is 
 KNOCK_SECONDS = 0.25  # between looks whether they come in time again
 STEADY_SECONDS = 10.0  # a server that refuses us sooner than that is asked again after ever longer pauses
 
-# Kinds of error replies that are not about the command: this server serves nobody now, or not us.
-FORBIDDEN = frozenset({"NOPERM", "NOAUTH", "WRONGPASS"})
-CANNOT_SERVE = FORBIDDEN | {
-    *("READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF", "UNBLOCKED", "BUSY"),
-}
 # Asked of each new connection: is this a master, does it write, may we run scripts? Nothing of it leaves a trace.
 PROBE = (("ROLE",), ("DEL", "weir:probe"), ("EVALSHA", "0" * 40, 1, "weir:probe"))
 ASKING: bytes = hiredis.pack_command(("ASKING",))
@@ -377,30 +372,6 @@ class _Replies(asyncio.Protocol):
 
 _NOTHING = object()
 _new_tuple = tuple.__new__
-
-
-def user_of(client: "Redis") -> str:
-    return client.connection_pool.connection_kwargs.get("username") or "default"
-
-
-def reason_of(error: Exception, user: str) -> str:
-    """What redis-py says, and about whom."""
-    who = f"redis refuses user '{user}': " if isinstance(error, (AuthenticationError, NoPermissionError)) else ""
-    return who + (str(error) or type(error).__name__)
-
-
-NOT_SERVED = "Hash slot not served"
-_IN_A_SCRIPT = re.compile(r"@user_script: ?\d+: -?([A-Z]+) ")
-
-
-def kind_of(text: str) -> str:
-    """The first word of an error reply; before Redis 7 a script's errors come wrapped in words of its own."""
-    kind = text.partition(" ")[0]
-    if kind == "ERR" and "The user executing the script can't" in text:
-        return "NOPERM"  # so says Redis before 7.2 inside of a script
-    if kind == "ERR" and (inside := _IN_A_SCRIPT.search(text)):
-        return inside[1]
-    return kind
 
 
 def _pack(words: tuple[Word, ...]) -> bytes:

@@ -16,8 +16,9 @@ from redis.exceptions import RedisError
 
 from weir.core.commands import CommandRefused, Word
 from weir.core.errors import StoreUnavailable
-from weir.store.batcher import NOT_SERVED, PAUSE_FIRST, PENDING_MAX, Batcher, Waiting, kind_of, reason_of, user_of
+from weir.store.batcher import PAUSE_FIRST, PENDING_MAX, Batcher, Waiting
 from weir.store.connect import COMMAND_SECONDS, CONNECT_SECONDS, Address, Asking
+from weir.store.refusals import NOT_SERVED, kind_of, reason_of, user_of
 
 PAUSE_MAX = 1.0  # between looks at the cluster while something is wrong: a failover should be seen soon
 HOPS_MAX = 5

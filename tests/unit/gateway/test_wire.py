@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from tests.fakes.clock import run
-from weir.cli.server import Protocol
+from weir.cli.protocol import Protocol
 from weir.core.asgi import Receive, Scope, Send
 from weir.core.errors import Overloaded, ServerDraining
 from weir.gateway.replies import LAST, Reply
