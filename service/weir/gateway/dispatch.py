@@ -43,7 +43,8 @@ class Patience(Protocol):
 class Dispatch:
     """Knows the backends by the name of their kind, and counts what is in flight where.
 
-    `find` gives the route of a fallback's name. `note` hears of each retry, fallback, ejection and restoration.
+    `find` gives the route of a fallback's name. `note` hears of each retry, fallback (taken or passed
+    over), ejection and restoration.
     """
 
     def __init__(
@@ -257,10 +258,12 @@ class Dispatched:
             self._been = (*self._been, route.model)
             fit = dispatch.health.fit(route.endpoints, last_resort=not self._fallbacks)
             if not fit:
+                dispatch.note("passed_over", {"model": asked.model, "to": route.model, "why": "no room"})
                 continue
             try:
                 self._call = self._call_for(route)
-            except (NotServed, InvalidValue):
+            except (NotServed, InvalidValue) as unsaid:
+                dispatch.note("passed_over", {"model": asked.model, "to": route.model, "why": unsaid.text})
                 continue
             self._retried, self._tried = 0, ()
             dispatch.budget(route).requests += 1

@@ -114,7 +114,7 @@ UPSTREAM_FIRST_BYTE = Metric(
 )
 UPSTREAM_EVENTS = Metric(
     "weir_upstream_events_total",
-    "What was done about trouble upstream: retry, fallback, ejected, restored.",
+    "What was done about trouble upstream: retry, fallback, passed_over (a fallback), ejected, restored.",
     ("model", "endpoint", "event"),
 )
 ENDPOINT_IN_FLIGHT = Metric("weir_endpoint_in_flight", "Requests under way at an endpoint.", ("model", "endpoint"))

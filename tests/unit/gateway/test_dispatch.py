@@ -393,6 +393,7 @@ class TestFallbacks:
             await this.eject("a", gone=True)
             this.all[1].max_in_flight = 0
             assert (await this.ask()).attempts == [("a", "ok")]
+            assert ("passed_over", {"model": "m", "to": "n", "why": "no room"}) in this.noted
 
         run(scene)
 
@@ -411,6 +412,7 @@ class TestRequestsThatAFallbackCannotBeTold:
             assert (it.end, it.sending.route.model, this.fleet.visited) == (200, "o", ["a", "c"])
             assert this.calls == ["m", "n", "o"], "each is made once"
             assert [said["to"] for kind, said in this.noted if kind == "fallback"] == ["o"]
+            assert ("passed_over", {"model": "m", "to": "n", "why": why.text}) in this.noted
             this.unsaid["o"] = why
             it = await this.ask()
             assert (it.end, it.sending.route.model) == (end, "m"), "with none left: the model's own trouble"
