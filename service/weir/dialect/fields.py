@@ -58,12 +58,25 @@ def read_json(data: bytes) -> Any:
     return said
 
 
+class AsWritten(Json):
+    """An object that is to be written as it was: read, a whole number above 64 bits is a rounded one."""
+
+    __slots__ = ("text",)
+    text: str
+
+
 def write_json(said: Json) -> bytes:
     """With a half pair as it came, so that it meets its other half at the client."""
     try:
-        return orjson.dumps(said)
+        return orjson.dumps(said, option=orjson.OPT_PASSTHROUGH_SUBCLASS, default=_as_it_was)
     except TypeError:
         return json.dumps(said).encode()
+
+
+def _as_it_was(given: object) -> orjson.Fragment:
+    if isinstance(given, AsWritten):
+        return orjson.Fragment(given.text)
+    raise TypeError
 
 
 def no_counterpart(what: str, other: str, param: str) -> InvalidValue:
@@ -124,7 +137,11 @@ def as_object(written: str) -> Json:
     except orjson.JSONDecodeError:
         given = None
     deep = written.count("{") + written.count("[") > DEPTH_MAX and _too_deep(given)
-    return given if isinstance(given, dict) and not deep else {"arguments": written}
+    if not isinstance(given, dict) or deep:
+        return {"arguments": written}
+    kept = AsWritten(given)
+    kept.text = written
+    return kept
 
 
 def _too_deep(said: Any) -> bool:

@@ -6,8 +6,6 @@ Implements `Translation`.
 import time
 from typing import Any
 
-import orjson
-
 from weir.core.errors import InvalidValue
 from weir.dialect.chat.answer import completion
 from weir.dialect.chat.events import ChatEvents
@@ -75,7 +73,7 @@ class ChatAsMessages:
         if asked.get("stream"):
             out["stream"] = True
         self._tells_usage = bool(an_object(asked.get("stream_options") or {}, "stream_options").get("include_usage"))
-        self._body = orjson.dumps(out)
+        self._body = write_json(out)
         # Wall time: OpenAI's `created` is a date.
         self._created = int(time.time())  # noqa: TID251
 
