@@ -394,6 +394,33 @@ class TestContent:
                 assert canary not in asked.process.said + metrics
                 assert song not in asked.process.said + metrics
 
+    @pytest.mark.parametrize("stream", [False, True])
+    @pytest.mark.parametrize(
+        ("path", "asked"),
+        [
+            ("/v1/messages", {"system": "be brief", "max_tokens": 9, "messages": [{"role": "user", "content": "a b"}]}),
+            ("/v1/responses", {"instructions": "be brief", "input": "a b"}),
+        ],
+    )
+    def test_in_the_words_of_whoever_asks(
+        self, start: Callable[..., tuple[Weir, Collector]], key: Key, path: str, asked: dict[str, Any], stream: bool
+    ) -> None:
+        weir, collector = start(capture_content=True)
+        request_id = unique("request")
+        body = {"model": "echo", "stream": stream, **asked}
+        answer = weir.http.post(path, json=body, headers={**key.headers, "x-request-id": request_id})
+        assert answer.status_code == 200, answer.text
+        said = Tree(collector, request_id, f"POST {path}", "admission", "chat echo")["chat echo"].attributes
+        told = {
+            name: json.loads(text) for name, text in said.items() if name.startswith("gen_ai.") and "[{" in str(text)
+        }
+        assert told["gen_ai.system_instructions"] == [{"type": "text", "content": "be brief"}]
+        assert told["gen_ai.input.messages"] == [{"role": "user", "parts": [{"type": "text", "content": "a b"}]}]
+        (message,) = told["gen_ai.output.messages"]
+        assert [part["type"] for part in message["parts"]] == ["text"]
+        assert message["parts"][0]["content"].split()[0] in answer.text
+        assert message["finish_reason"] != "error"
+
     def test_not_of_what_is_not_sampled(self, start: Callable[..., tuple[Weir, Collector]], key: Key) -> None:
         weir, collector = start(capture_content=True, trace_sample=0.0)
         ask(weir, key, messages=[{"role": "user", "content": "CANARY"}])

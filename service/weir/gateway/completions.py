@@ -134,7 +134,7 @@ class Completions:
     def _ask(self, request: CompletionRequest, route: Route, exchange: Exchange) -> Ask:
         exchange.model, exchange.streaming = route.model, request.streaming
         if exchange.trace is not None and exchange.trace.listener is not None and self._operation.generates:
-            exchange.trace.listener.asked(request.body)
+            exchange.trace.listener.asked(self._operation.name, request.body)
         prompt = self._rooms.estimator.estimate(route.model, request.text_bytes, request.media_tokens)
         exchange.estimated_input = prompt
         if self._operation is COUNT_TOKENS:

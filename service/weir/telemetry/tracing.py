@@ -298,16 +298,22 @@ class _Record:
             attributes[names.GEN_AI_RESPONSE_FINISH_REASONS] = (exchange.finish_reason,)
         if exchange.streaming and exchange.answered:
             attributes[names.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK] = exchange.answered - attempt.began
+        return attributes | self._content()
+
+    def _content(self) -> Attributes:
+        """What was asked and said, where that is kept."""
         content = self._trace.listener
-        if isinstance(content, Content):
-            with_reason = self._conventions.messages_have_finish_reason
-            question, answer = content.question(), content.answer(with_finish_reason=with_reason)
-            if question is not None:
-                attributes[names.GEN_AI_INPUT_MESSAGES] = question
-            if answer is not None:
-                attributes[names.GEN_AI_OUTPUT_MESSAGES] = answer
-            if content.cut:
-                attributes[names.WEIR_CONTENT_CUT] = True
+        if not isinstance(content, Content):
+            return {}
+        with_reason = self._conventions.messages_have_finish_reason
+        kept = {
+            names.GEN_AI_SYSTEM_INSTRUCTIONS: content.instructions(),
+            names.GEN_AI_INPUT_MESSAGES: content.question(),
+            names.GEN_AI_OUTPUT_MESSAGES: content.answer(with_finish_reason=with_reason),
+        }
+        attributes: Attributes = {name: text for name, text in kept.items() if text is not None}
+        if content.cut:
+            attributes[names.WEIR_CONTENT_CUT] = True
         return attributes
 
     def _span(
