@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +19,7 @@ from weir.core.commands import CommandRefused, Commands
 from weir.core.errors import StoreUnavailable
 from weir.core.types import Limits
 from weir.store import Batcher, connect
-from weir.store.batcher import PENDING_MAX
+from weir.store.batcher import HANG_SECONDS, PENDING_MAX
 
 PATIENT = 30.0  # a deadline that no test reaches, so that what fails fails for its own reason
 SOON = 5.0  # much longer than anything here should take
@@ -411,6 +412,32 @@ async def test_a_server_that_stalls_for_a_moment_answers_who_waits(own_redis: Re
         finally:
             own_redis.resume()
         assert await asyncio.gather(*calls) == list(range(1, 51))
+        assert ups(changes) == [True]
+
+
+async def test_that_this_process_stalls_is_not_the_servers_fault(own_redis: RedisServer) -> None:
+    """Before the question goes out, and again before the reply is read; for longer than a server may be silent."""
+    changes: list[tuple[bool, str]] = []
+    async with batching(own_redis.url, seconds=0.1, changes=changes) as batcher:
+        await recovers(batcher)
+        loop, (bell, rope) = asyncio.get_running_loop(), os.pipe()
+
+        def stall_now() -> None:
+            time.sleep(HANG_SECONDS * 1.2)
+
+        def stall() -> None:
+            loop.remove_reader(bell)
+            stall_now()
+
+        try:
+            loop.add_reader(bell, stall)
+            call = batcher.call("ECHO", "here")
+            os.write(rope, b"!")
+            stall_now()
+            assert await call == b"here"
+        finally:
+            os.close(bell)
+            os.close(rope)
         assert ups(changes) == [True]
 
 

@@ -2,9 +2,11 @@
 
 import asyncio
 
-from tests.fakes.backend import JSON, Head
+from tests.fakes.backend import JSON, Head, Silence
 from tests.fakes.clock import run
-from tests.flow.house import chat, open_house
+from tests.flow.house import chat, open_house, route
+from weir.core.types import Timeouts
+from weir.gateway.replies import PING
 
 EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":3,"total_tokens":14}}\n\n'
@@ -95,5 +97,44 @@ def test_one_client_that_does_not_read_holds_up_nobody_else() -> None:
             assert (await house.ask(chat(stream=True)).over()).body == EVENT * 3 + DONE
             stuck.read_on()
             await stuck.over()
+
+    run(scene)
+
+
+def test_a_client_that_was_slow_once_may_wait_for_a_model_that_pauses() -> None:
+    """It has read everything: what there is to wait for is upstream's, and a comment says that we are still there."""
+
+    async def scene() -> None:
+        patient = route(timeouts=Timeouts(idle=120))
+        script = (EVENT, EVENT, Silence(50), EVENT, DONE)
+        async with open_house(*script, routes=[patient], write_seconds=5, ping_seconds=20) as house:
+            conversation = house.ask(chat(stream=True))
+            conversation.stop_reading()
+            conversation.read_on(2)  # the head, and one event
+            await conversation.has(EVENT)
+            await conversation.until(lambda one: one.waiting_in_send)
+            await asyncio.sleep(1)
+            conversation.read_on()
+            answer = await conversation.over()
+            assert answer.body.endswith(DONE)
+            assert answer.body.count(EVENT) == 3
+            assert answer.body.count(PING) == 2
+            assert house.record["outcome"] == "ok"
+
+    run(scene)
+
+
+def test_a_model_has_its_time_however_slowly_it_is_read() -> None:
+    async def scene() -> None:
+        slow = route(timeouts=Timeouts(total=30))
+        async with open_house(*[EVENT] * 100, DONE, routes=[slow], write_seconds=5) as house:
+            conversation = house.ask(chat(stream=True))
+            conversation.stop_reading()
+            for _ in range(40):
+                conversation.read_on(1)
+                await asyncio.sleep(1)
+            conversation.read_on()
+            await conversation.over()
+            assert house.record["outcome"] == "upstream_timeout"
 
     run(scene)

@@ -72,7 +72,7 @@ class Completions:
         except asyncio.CancelledError:
             exchange.outcome = "killed"
             raise
-        except Exception as bug:  # noqa: BLE001 - the only broad except of the service: a bug becomes a reported 500
+        except Exception as bug:  # noqa: BLE001 - the only broad one on the way of a request: a bug becomes a reported 500
             self._rooms.telemetry.report(bug, exchange)
             await self._fail(InternalError(), exchange, reply)
         finally:

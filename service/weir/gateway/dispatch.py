@@ -1,8 +1,8 @@
 """Sends a request to one of its model's endpoints; to another one, or to a fallback, where that did not do it.
 
 Only before the first byte of an answer, and only where nobody can be working on it: nobody was there, the connection
-broke before a byte of an answer, or the server itself refused (429, 502, 503). A model that is silent may be thinking,
-and whoever asks another one then pays twice.
+broke before a byte of an answer, or the server itself refused (429, 502, 503, 529). A model that is silent may be
+thinking, and whoever asks another one then pays twice.
 """
 
 import asyncio

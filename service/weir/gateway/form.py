@@ -133,7 +133,7 @@ class FormReader:
     def _read_content(self, part: _Part) -> bool:
         """Up to the next boundary; True where there may be more to read."""
         buffer, size = self._buffer, len(self._mark)
-        found = buffer.find(self._mark, self._searched)
+        found = self._next_mark()
         if part is _PREAMBLE and (self._at + found > 2 or (found < 0 and len(buffer) >= size + 2)):
             # RFC 2046 allows words before it; there readers differ, and no client has any.
             raise MalformedBody("The body does not begin with the boundary that the Content-Type names.")
@@ -146,9 +146,7 @@ class FormReader:
                 self._drop(max(len(buffer) - size - 1, 0))
             return False
         behind = bytes(buffer[found + size : found + size + 4])
-        if not self._begins_a_line(part, found):
-            self._searched = found + 1
-            return True
+        self._check_line(part, found)
         if len(behind) < 2 or (behind.startswith(b"--") and len(behind) < 4):
             self._searched = found
             return False
@@ -160,16 +158,24 @@ class FormReader:
         self._drop(found + size + (4 if closing else 2))
         return True
 
-    def _begins_a_line(self, part: _Part, found: int) -> bool:
-        """Only there a boundary is one; a line that ends in another way than by CR LF ends for some readers only."""
+    def _next_mark(self) -> int:
+        """Where a line begins with the boundary; -1 if none does yet. Only there it is one: within a line, where a
+        short one may stand a million times, it is not even looked for.
+        """
+        buffer, mark = self._buffer, self._mark
+        if not self._searched and buffer.startswith(mark):
+            return 0
+        behind = max(self._searched - 1, 0)
+        ends = [end for end in (buffer.find(b"\n" + mark, behind), buffer.find(b"\r" + mark, behind)) if end >= 0]
+        return min(ends) + 1 if ends else -1
+
+    def _check_line(self, part: _Part, found: int) -> None:
+        """A line that ends in another way than by CR LF ends for some readers only."""
         if self._at + found == 0:
-            return True
+            return
         before = bytes(self._buffer[max(found - 2, 0) : found])
-        if before == b"\r\n" and self._at + found - 2 >= part.start:
-            return True
-        if not before or before.endswith((b"\r", b"\n")):
+        if before != b"\r\n" or self._at + found - 2 < part.start:
             raise MalformedBody("A boundary of the form must stand on a line of its own, behind CR LF.")
-        return False
 
     def _finish(self, part: _Part, found: int) -> None:
         end = self._at + found - 2

@@ -1,9 +1,10 @@
 """Passes an answer on: the bytes as they come, the client's pace, and the meter reading aside.
 
-The next read from upstream waits for the client's `send`: that is the back-pressure.
+While the client has not read what it was sent, nothing more is read from upstream: that is the back-pressure.
 """
 
 import asyncio
+from collections.abc import Awaitable
 
 from weir.backend import BackendResponse, Sink
 from weir.core.asgi import Headers
@@ -127,9 +128,15 @@ class _EventRelay:
         if not self._begun:
             self._begun = True
             self._exchange.mark_first_byte()
-        if rest is not None:
-            watch.waiting_for = CLIENT
-        return rest
+        if rest is None:
+            return None
+        watch.waiting_for = CLIENT
+        return self._taken(rest)
+
+    async def _taken(self, rest: Awaitable[None]) -> None:
+        """The client has read what there was: from now on it is upstream again that we wait for."""
+        await rest
+        self._watch.turn(UPSTREAM)
 
     def _ping(self) -> Rest:
         """A comment, where one may stand: looked at and written in the same moment."""
@@ -216,8 +223,8 @@ async def _relay_refusal(
     """An upstream's 4xx is the client's, and passes as it is; a refusal of our credentials and a 5xx are ours."""
     meter.refused()
     status = response.status
-    if status == 503:
-        raise UpstreamBusy(retry_after=_seconds(response.headers), reason="503")
+    if status in (503, 529):
+        raise UpstreamBusy(retry_after=_seconds(response.headers), reason=str(status))
     ours = status in (401, 403) and exchange.endpoint != EMBEDDED  # a function's refusal is of its caller
     if not 400 <= status < 500 or ours or b"json" not in response.content_type:
         raise UpstreamFailed(f"The model's server answered with status {status}.", reason=f"status {status}")

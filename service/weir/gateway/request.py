@@ -11,7 +11,15 @@ from weir.core.errors import ClientGone, InvalidValue, MalformedBody
 from weir.core.lifting import Lifted, lift
 from weir.core.operations import CHAT, RESPONSES, TEXT, Operation
 from weir.core.types import Route
-from weir.gateway.splice import DECIDED_ON, refuse_duplicates, refuse_lookalikes, rename, replace
+from weir.gateway.splice import (
+    DECIDED_ON,
+    refuse_duplicates,
+    refuse_lookalikes,
+    refuse_other_models,
+    refuse_too_many,
+    rename,
+    replace,
+)
 from weir.gateway.upload import Upload, too_large
 from weir.gateway.watch import Watches
 from weir.gateway.wire import Wire
@@ -28,8 +36,14 @@ EMBEDS = "prompt_embeds"  # vLLM's: prompts as vectors, beside those of `prompt`
 MEDIA_TOKENS = 1000  # reserved for an image or a sound; what it really was is settled
 _DECIDED_ON = frozenset(DECIDED_ON)
 # Where none of these stands, there is nothing but text. A data URL begins with "data:", whatever holds it.
-_MEDIA = (b"image_url", b"input_audio", b'"file_data"', b'"base64"', b'"data:', b'"url"')
-_TEXTUAL = frozenset({"text", "input_text", "output_text", "tool_use", "thinking", "redacted_thinking", "refusal"})
+_MEDIA = (b"image_url", b"input_audio", b'"file_data"', b'"base64"', b'"data:', b'"url"', b'"image_generation_call"')
+# Parts, blocks and items that are no text: OpenAI's, Anthropic's, vLLM's and Mistral's. Whatever else there is, calls
+# of tools and their results, thoughts, what a search found, is text.
+_KINDS_OF_MEDIA = frozenset(
+    {"image", "image_url", "input_image", "image_embeds", "image_generation_call"}
+    | {"audio", "audio_url", "input_audio", "audio_embeds", "video", "video_url", "input_video"}
+    | {"file", "input_file", "document", "document_url", "computer_screenshot", "computer_call_output"}
+)
 
 # A request body is other people's JSON, of any shape: Any is its honest type.
 Json = dict[str, Any]
@@ -105,6 +119,8 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
     """Raises MalformedBody, InvalidValue, each naming the field."""
     lifted = lift(body) if len(body) > LARGE else None
     text = body if lifted is None else lifted.text
+    if len(text) > LARGE:
+        refuse_too_many(text)
     try:
         fields = orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -118,6 +134,7 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
     streaming = _boolean(fields, "stream") and operation.streams
     refuse_duplicates(text, fields)
     refuse_lookalikes(fields)
+    refuse_other_models(fields)
     if text.count(b"{") + text.count(b"[") > DEPTH_MAX:
         _refuse_depth(fields)
     if operation is RESPONSES and fields.get("background"):
@@ -235,6 +252,7 @@ def _wants_usage(fields: Json) -> bool:
         return False
     if not isinstance(options, dict):
         raise InvalidValue("'stream_options' must be an object.", param="stream_options")
+    refuse_lookalikes(options, ("include_usage",))
     return _boolean(options, "include_usage")
 
 
@@ -242,7 +260,8 @@ def _output_tokens(operation: Operation, fields: Json) -> int | None:
     """The largest of all names: reserving a smaller one would let the others pass unpaid."""
     most = 0
     for name in operation.caps:
-        most = max(most, _whole(fields, name, 1, OUTPUT_MAX) or 0)
+        least = 0 if operation is TEXT else 1  # OpenAI's: of 0 the prompt's own tokens are scored
+        most = max(most, _whole(fields, name, least, OUTPUT_MAX) or 0)
     if operation.dialect == "anthropic":
         if not most:  # there it is no option
             raise InvalidValue("'max_tokens' is missing: how many tokens the answer may have.", param="max_tokens")
@@ -303,13 +322,19 @@ def _parts(said: Any, depth: int = 3) -> Iterator[Json]:
         inner = one.get("content", one.get("output"))
         if isinstance(inner, list):
             yield from _parts(inner, depth - 1)
-        elif "role" not in one and str(one.get("type", "text")) not in _TEXTUAL and not isinstance(inner, str):
+        elif "role" not in one and _kind(one) in _KINDS_OF_MEDIA:
             yield one
+
+
+def _kind(part: Json) -> str:
+    """What it says that it is, or else what it holds: vLLM takes parts without a type."""
+    said = part.get("type")
+    return said if isinstance(said, str) else next((name for name in part if name in _KINDS_OF_MEDIA), "")
 
 
 def _data_in(part: Json, lifted: Lifted | None) -> int:
     """Bytes of data, and neither of an address nor of a name: those are short; nor of a document that is text."""
-    inner = part.get(str(part.get("type")), part.get("source"))
+    inner = part.get(_kind(part), part.get("source", part.get("output")))
     values = inner.values() if isinstance(inner, dict) else part.values()
     if isinstance(inner, dict) and inner.get("type") == "text":
         return 0

@@ -4,7 +4,7 @@ The body has been parsed before, so it is known to be valid JSON; what is looked
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -15,6 +15,9 @@ DECIDED_ON = (
     *("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n", "best_of"),
     *("n_predict", "n_cmpl"),
 )
+# Who writes these asks the upstream for other models than the one that was checked: OpenRouter's, LiteLLM's and
+# Anthropic's words (openrouter.ai/docs, "Model Fallbacks"; platform.claude.com/docs, "Fallbacks").
+OTHER_MODELS = ("models", "fallbacks")
 _LITERAL = {name: b'"' + name.encode() + b'"' for name in DECIDED_ON}
 # A letter written as \u00XX: no encoder does that, but somebody who hides a second "model" might.
 _ESCAPED_LETTER = re.compile(rb"\\u00[4567]")
@@ -24,12 +27,37 @@ _STRING_VALUE = re.compile(rb'\s*:\s*("[^"\\]*+(?:\\.[^"\\]*+)*+")', re.DOTALL)
 _OPEN, _CLOSE = b"{[", b"}]"
 
 
+# Of a body, however large: nobody else's request moves while it is parsed, 40 ms for as many as these.
+VALUES_MAX, NAMES_MAX = 1_000_000, 200_000
+
+
 class Member(NamedTuple):
     """Where a top-level member's value stands: body[start:end]."""
 
     name: str
     start: int
     end: int
+
+
+def refuse_too_many(body: bytes) -> None:
+    """More values than anybody sends, or more lists, objects and names of members: parsed they would be a gigabyte.
+    Raises InvalidValue.
+
+    What stands in strings counts for nothing, and a look at those is taken only where there are that many marks in all.
+    """
+    if body.count(b",") <= VALUES_MAX and sum(map(body.count, (b"{", b"[", b":"))) <= NAMES_MAX:
+        return
+    values = names = 0
+    for token in _TOKEN.finditer(body):
+        if token[0] == b",":
+            values += 1
+        elif token[0] in (b"{", b"[", b":"):
+            names += 1
+        if values > VALUES_MAX or names > NAMES_MAX:
+            raise InvalidValue(
+                f"The request body holds more than {VALUES_MAX} values, or {NAMES_MAX} lists, objects and names. "
+                "Send it as several requests."
+            )
 
 
 def refuse_duplicates(body: bytes, fields: Mapping[str, Any]) -> None:
@@ -49,14 +77,25 @@ def refuse_duplicates(body: bytes, fields: Mapping[str, Any]) -> None:
         seen.add(member.name)
 
 
-def refuse_lookalikes(fields: Iterable[str]) -> None:
-    """A name that is one of ours but for its case: some servers do not mind that (Go's encoding/json takes the last),
+def refuse_lookalikes(fields: Iterable[str], ours: Collection[str] = (*DECIDED_ON, *OTHER_MODELS)) -> None:
+    """A name that is one of `ours` but for its case: some servers do not mind that (Go's encoding/json takes the last),
     and would read another model or bound than we do. Raises InvalidValue.
     """
     for name in fields:
         usual = name.isascii() and name.islower()
-        if not usual and name.casefold() in _LITERAL:
+        if not usual and name.casefold() in ours:
             raise InvalidValue(f"'{name}' must be written in small letters: '{name.casefold()}'.", param=name)
+
+
+def refuse_other_models(fields: Mapping[str, Any]) -> None:
+    """A caller has the models that were given to it, and no others. Raises InvalidValue."""
+    for name in OTHER_MODELS:
+        if fields.get(name):
+            raise InvalidValue(
+                f"'{name}' is not taken: a request is for its one 'model'. Which others stand in for that is the "
+                "operator's to say, as 'fallbacks' of the model in Weir's configuration.",
+                param=name,
+            )
 
 
 def replace(body: bytes, changes: Mapping[str, Any], fields_there: frozenset[str]) -> bytes:

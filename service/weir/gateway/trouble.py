@@ -35,6 +35,7 @@ REFUSALS = {  # the server says that it did not do it
     429: Trouble("429", elsewhere=True),
     502: Trouble("502", counts=True, elsewhere=True),
     503: Trouble("503", counts=True, elsewhere=True, again=True),
+    529: Trouble("529", counts=True, elsewhere=True, again=True),  # Anthropic's: overloaded
 }
 
 

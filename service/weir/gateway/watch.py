@@ -113,15 +113,14 @@ class Watch:
             return
         silent = now - self.since
         timeouts = self._timeouts
-        if self.waiting_for == CLIENT:
-            self._look_at_client(now, write_seconds)
-            return
         if self.waiting_for <= PLACE:  # the turnstile has a limit of its own
             if self.waiting_for == BODY and (silent > body_seconds or now - self._began > timeouts.total):
                 self.end(BodyTimeout())
             return
         if now - self._began > timeouts.total:
             self.end(UpstreamTimeout("total", timeouts.total))
+        elif self.waiting_for == CLIENT:
+            self._look_at_client(now, write_seconds)
         elif self.waiting_for == FIRST_BYTE and silent > timeouts.first_byte:
             self.end(UpstreamTimeout("first byte", timeouts.first_byte))
         elif self.waiting_for == UPSTREAM and silent > timeouts.idle:
@@ -147,7 +146,6 @@ class Watches:
         self.live: set[Watch] = set()
         self._limits = (body_seconds, write_seconds, ping_seconds)
         self._pings: set[asyncio.Future[None]] = set()
-        self._pinged = 0.0
         self._timer = self.loop.call_later(TICK, self._tick)
 
     def __iter__(self) -> Iterator[Watch]:

@@ -98,6 +98,7 @@ class Batcher:
         self._missed_since: float | None = None  # since when no reply has come in time
         self._heard = 0.0  # when the last reply came, or the first question after it was asked
         self._watchdog: asyncio.TimerHandle | None = None
+        self._look_at = 0.0  # when it is due
         self._broken: asyncio.Future[None] | None = None
         self._task = self._loop.create_task(self._run(), name="weir redis")
 
@@ -132,7 +133,7 @@ class Batcher:
             self._scheduled = True
             self._turn.at_end(self._flush)
         if self._watchdog is None:
-            self._watchdog = self._loop.call_later(self._patience(), self._bark)
+            self._watch(self._patience())
 
     async def close(self) -> None:
         self._task.cancel()
@@ -278,14 +279,15 @@ class Batcher:
         now = self._loop.time()
         left = waiting[0].since + self._patience() - now if waiting else SECOND_LOOK_SECONDS
         silent = now - self._heard if self._waiting else 0.0
-        if silent > HANG_SECONDS and self._broken and not self._broken.done():
+        # If it was this process that stalled, the replies are here already and only not read yet: look again when the
+        # loop has been round. It may stall twice, before the question goes out and behind that.
+        stalled = now - self._look_at > SECOND_LOOK_SECONDS
+        if silent > HANG_SECONDS and not stalled and self._broken and not self._broken.done():
             self._broken.set_exception(TimeoutError(f"no reply within {HANG_SECONDS:g} s"))
             return
         if left > 0:
             self._late = False
-        elif not self._late:
-            # If it was this process that stalled, the replies are here already and only not read yet: look again when
-            # the loop has been round.
+        elif stalled or not self._late:
             self._late = True
         else:
             for one in waiting:
@@ -293,7 +295,11 @@ class Batcher:
                     late = StoreUnavailable(reason="no reply from redis in time", retry_after=1.0, sent=True)
                     one.future.set_exception(late)
             self._missed(now)
-        self._watchdog = self._loop.call_later(max(left, SECOND_LOOK_SECONDS), self._bark)
+        self._watch(max(left, SECOND_LOOK_SECONDS))
+
+    def _watch(self, seconds: float) -> None:
+        self._look_at = self._loop.time() + seconds
+        self._watchdog = self._loop.call_later(seconds, self._bark)
 
     def _missed(self, now: float) -> None:
         """Replies come, and too late. After a while of that everybody is told at once, and one look after the other
@@ -315,7 +321,7 @@ class Batcher:
         self._outbox.append(Waiting(knock, now, _pack(("PING",))))
         self._flush()
         if self._watchdog is None:
-            self._watchdog = self._loop.call_later(self._patience(), self._bark)
+            self._watch(self._patience())
 
     def _opened(self, knock: asyncio.Future[Any], since: float) -> None:
         failed = knock.cancelled() or knock.exception() is not None

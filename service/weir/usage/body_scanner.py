@@ -21,6 +21,7 @@ class BodyScanner:
     at_boundary = False  # a comment never fits into JSON
     complete = True  # the transport knows where a body ends
     half_out = False
+    told_last = True
 
     def __init__(self) -> None:
         self._kept = bytearray()
@@ -35,8 +36,8 @@ class BodyScanner:
 
     @property
     def content_bytes(self) -> int:
-        """Bytes of text in the answer; of one that cannot be read its size."""
-        if self.failed:
+        """Bytes of text in the answer; of one that cannot be read, and says nothing of what it used, its size."""
+        if self.failed or (self._written is None and self._usage is not None):
             return 0
         return self._size if self._written is None else self._written
 
@@ -84,7 +85,7 @@ class BodyScanner:
             said = parsed(self._kept) or _outline_of(self._kept).read()
         if isinstance(said, dict):
             self._note(said)
-            if self._usage is None:
+            if self._usage is None or not self._usage.output_tokens:
                 self._written = answer_bytes(said)
 
     def _note(self, said: dict[str, Any]) -> None:

@@ -13,7 +13,9 @@ class Meter:
 
         never sent, or the upstream refused or failed before its first event   nothing, not even the request
         complete, usage reported                                               what was reported
+        complete, 0 reported for an answer that has text                       reported prompt + what was counted
         complete, nothing reported                                             estimated prompt + what was counted
+        usage reported, and broken off behind it                               what was counted, if that is more
         client left, upstream died, drained, in the middle                     estimated prompt + what was counted
         client left before the first byte                                      estimated prompt
     """
@@ -46,12 +48,20 @@ class Meter:
         """The usage and who says so; None where nothing is charged. `ending` is what the request ended with."""
         scanner = self.scanner
         if scanner is not None and (usage := scanner.usage) is not None:
-            return usage, "reported"
+            if scanner.told_last and (usage.output_tokens or not scanner.content_bytes):
+                return usage, "reported"
+            counted = self._counted(scanner)
+            if counted <= usage.output_tokens:
+                return usage, "reported"
+            return usage._replace(output_tokens=counted), "counted"
         relayed = self._passed or (scanner is not None and bool(scanner.events or scanner.content_bytes))
         failed = isinstance(ending, UpstreamTrouble) or (scanner is not None and scanner.failed)
         if not self._sent or (failed and not relayed):
             return None, "none"
         if scanner is None:
             return Usage(self._prompt, 0), "estimated"
+        return Usage(self._prompt, self._counted(scanner)), "counted"
+
+    def _counted(self, scanner: Scanner) -> int:
         output = counted_output(scanner.events, scanner.content_bytes)
-        return Usage(self._prompt, output if self.most_output is None else min(output, self.most_output)), "counted"
+        return output if self.most_output is None else min(output, self.most_output)

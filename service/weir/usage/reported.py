@@ -32,6 +32,7 @@ STOP_REASONS = (
 # OpenAI's: a response's status, and what its `incomplete_details` may say (openapi.yaml, Response).
 _STATUSES = ("completed", "failed", "in_progress", "cancelled", "queued", "incomplete")
 _CUT_SHORT = ("max_output_tokens", "content_filter", "max_messages", "steered", "max_tool_calls")
+COUNT_MAX = 2**31 - 1
 _CACHED_APART = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -52,14 +53,16 @@ def as_usage(said: object) -> Usage | None:
 
     OpenAI's of chat, Responses, embeddings, images and transcription; Anthropic's of Messages; Cohere's billed units.
     """
-    if not isinstance(said, dict):
+    if not isinstance(said, dict) or any(_absurd(name, count) for name, count in said.items()):
         return None
     total = _count(said.get("total_tokens"))
     prompt = _count(said.get("prompt_tokens", said.get("input_tokens")))
     told = "prompt_tokens" in said or "input_tokens" in said
     output = said.get("completion_tokens", said.get("output_tokens"))
     # A total alone is a prompt's: so rerankers count (Jina, vLLM), whose answers are numbers.
-    output = (max(total - prompt, 0) if told else 0) if output is None else _count(output)
+    output = _number(output)  # what is no number is as if it were not said
+    if output is None:
+        output = max(total - prompt, 0) if told else 0
     if not told:
         prompt = max(total - output, 0)
     cached = _part(said, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
@@ -93,8 +96,20 @@ def _one_of(words: tuple[str, ...], said: object) -> str | None:
     return said if isinstance(said, str) and said in words else None
 
 
+def _number(value: object) -> int | None:
+    """A count of tokens, also as JavaScript and Lua write it, 3.0; None where it is none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return _number(value) or 0
+
+
+def _absurd(name: object, count: object) -> bool:
+    """A -1 that somebody wrote without its sign, a sum that ran over: nobody's limit shall pay for it."""
+    return isinstance(count, int | float) and count > COUNT_MAX and str(name).endswith("_tokens")
 
 
 def _part(said: Mapping[str, Any], names: tuple[str, ...], field: str) -> int:

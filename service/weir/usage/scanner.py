@@ -37,6 +37,8 @@ class Scanner(Protocol):
     @property
     def usage(self) -> Usage | None: ...
     @property
+    def told_last(self) -> bool: ...  # `usage` is of the whole answer, and not of what there was so far
+    @property
     def content_bytes(self) -> int: ...
     @property
     def complete(self) -> bool: ...
@@ -65,6 +67,7 @@ class EventScanner:
         "_strangers",
         "_strip",
         "_tail",
+        "_told_at",
         "events",
         "failed",
         "finish_reason",
@@ -74,6 +77,7 @@ class EventScanner:
 
     def __init__(self, *, strip_usage: bool = False) -> None:
         self.usage: Usage | None = None
+        self._told_at = -1  # how many events had passed when a chunk of nothing but usage came
         self.finished = False
         self.failed = False
         self.finish_reason: str | None = None
@@ -105,6 +109,11 @@ class EventScanner:
     def complete(self) -> bool:
         """The stream said that it ended, or that it failed; otherwise its end is a failure."""
         return self.finished or self.failed
+
+    @property
+    def told_last(self) -> bool:
+        """Some servers begin with a usage, or have one in each event: while more may follow, it is no last word."""
+        return self.finished or self.finish_reason is not None or self._told_at == self.events
 
     @property
     def content_bytes(self) -> int:
@@ -231,6 +240,7 @@ class EventScanner:
                 return False
             self.usage = as_usage(said.get("usage")) or self.usage
             if said.get("choices") == [] and isinstance(said.get("usage"), dict):
+                self._told_at = self.events
                 return True
         self.events += 1
         if not self.events % SAMPLE_EVERY or self.events < SAMPLE_EVERY // 4:

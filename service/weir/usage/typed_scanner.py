@@ -90,6 +90,10 @@ class TypedEventScanner:
         return usage._replace(output_tokens=max(usage.output_tokens, relayed))
 
     @property
+    def told_last(self) -> bool:
+        return True  # see `usage`
+
+    @property
     def content_bytes(self) -> int:
         """About how many bytes of text passed, from one event in SAMPLE_EVERY; sound and images are none."""
         return self._sampled * self.events // self._samples if self._samples else 0

@@ -133,6 +133,7 @@ TROUBLE = [
     pytest.param(says(429, after=b"1"), True, False, 429, "429", id="429-soon"),
     pytest.param(says(502), True, False, 502, "502", id="502"),
     pytest.param(says(503), True, True, 503, "503", id="503"),
+    pytest.param(says(529), True, True, 529, "529", id="529-of-anthropic"),
     pytest.param(says(503, after=b"1"), True, True, 503, "503", id="503-soon"),
     pytest.param(says(503, after=b"2"), True, False, 503, "503", id="503-later"),
     pytest.param(GARBAGE, False, False, "UpstreamFailed", "no answer", id="garbage"),

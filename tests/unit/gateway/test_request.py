@@ -12,9 +12,9 @@ from tests.fakes.client import wire_of_client
 from tests.fakes.clock import run
 from weir.core.asgi import Message
 from weir.core.errors import BadRequest, BodyTooLarge, ClientGone, InvalidValue, MalformedBody
-from weir.core.operations import CHAT, EMBEDDINGS, OPERATIONS, RESPONSES, TEXT, Operation
+from weir.core.operations import CHAT, EMBEDDINGS, MESSAGES, OPERATIONS, RESPONSES, TEXT, Operation
 from weir.core.types import Endpoint, Route
-from weir.gateway.request import CompletionRequest, outgoing, read_body, read_request
+from weir.gateway.request import MEDIA_TOKENS, CompletionRequest, outgoing, read_body, read_request
 from weir.gateway.watch import Watches
 
 LAW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -96,6 +96,27 @@ BAD_VALUES = [
     ),
     pytest.param(
         CHAT, {"stream": True, "stream_options": {"include_usage": "yes"}}, "include_usage", id="include_usage-text"
+    ),
+    pytest.param(
+        CHAT,
+        {"stream": True, "stream_options": {"include_usage": True, "Include_Usage": False}},
+        "Include_Usage",
+        id="include_usage-as-go-reads-it",
+    ),
+    *(
+        pytest.param(
+            operation,
+            {operation.prompt: [{"role": "user", "content": "a"}], "max_tokens": 9, name: v},
+            name,
+            id=f"{operation.name}-{name}",
+        )
+        for operation in (CHAT, RESPONSES, MESSAGES)
+        for name, v in (
+            ("models", ["other"]),
+            ("fallbacks", [{"model": "other"}]),
+            ("fallbacks", "other"),
+            ("Models", []),
+        )
     ),
 ]
 
@@ -208,7 +229,25 @@ MEDIA = [
     pytest.param([{"type": "input_audio", "input_audio": {"data": AUDIO, "format": "wav"}}], 1, len(AUDIO), id="audio"),
     pytest.param([{"type": "file", "file": {"file_data": AUDIO, "filename": "a.pdf"}}], 1, len(AUDIO), id="file"),
     pytest.param([{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}], 1, 0, id="address"),
+    pytest.param([{"image_url": {"url": IMAGE}}], 1, len(IMAGE), id="without-a-type"),
+    pytest.param([{"type": "of_tomorrow", "data": AUDIO}, IMAGE_PART], 1, len(IMAGE), id="what-nobody-knows-is-text"),
 ]
+LONG = "x" * 5_000
+URL_TOOL = {"type": "function", "function": {"name": "get", "parameters": {"properties": {"url": {"type": "string"}}}}}
+CALLS = [
+    {"type": "function_call", "call_id": "c", "name": "get", "arguments": LONG},
+    {"type": "custom_tool_call", "call_id": "c", "name": "get", "input": LONG},
+    {"type": "function_call_output", "call_id": "c", "output": LONG},
+    {"type": "reasoning", "encrypted_content": LONG, "summary": []},
+]
+RESULTS = [
+    {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {"query": LONG}},
+    {
+        "type": "web_search_tool_result",
+        "content": [{"type": "web_search_result", "url": "u", "encrypted_content": LONG}],
+    },
+]
+SHOT = {"type": "computer_call_output", "call_id": "c", "output": {"type": "computer_screenshot", "image_url": IMAGE}}
 
 
 class TestMedia:
@@ -225,6 +264,24 @@ class TestMedia:
         sent = body(messages=[{"role": "user", "content": "x" * 10_000}])
         request = read_request(CHAT, sent)
         assert (request.text_bytes, request.media_tokens) == (len(sent), 0)
+
+    @pytest.mark.parametrize(
+        ("operation", "fields"),
+        [
+            pytest.param(RESPONSES, {"input": CALLS, "tools": [URL_TOOL]}, id="responses"),
+            pytest.param(MESSAGES, {"messages": parts(*RESULTS), "max_tokens": 9, "tools": [URL_TOOL]}, id="messages"),
+        ],
+    )
+    def test_calls_of_tools_and_their_results_are_text(self, operation: Operation, fields: dict[str, Any]) -> None:
+        """Also where some tool has a parameter called `url`."""
+        sent = orjson.dumps({"model": "m", **fields})
+        request = read_request(operation, sent)
+        assert (request.text_bytes, request.media_tokens) == (len(sent), 0)
+
+    def test_a_picture_of_the_screen_is_none(self) -> None:
+        sent = orjson.dumps({"model": "m", "input": [*CALLS, SHOT]})
+        request = read_request(RESPONSES, sent)
+        assert (request.text_bytes, request.media_tokens) == (len(sent) - len(IMAGE), MEDIA_TOKENS)
 
     def test_talk_about_images_is_text(self) -> None:
         text = '{"type":"image_url","image_url":{"url":"' + "x" * 1_000 + '"}}'

@@ -10,7 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from weir.core.errors import InvalidValue
-from weir.gateway.splice import DECIDED_ON, members, refuse_duplicates, replace
+from weir.gateway.splice import (
+    DECIDED_ON,
+    NAMES_MAX,
+    VALUES_MAX,
+    members,
+    refuse_duplicates,
+    refuse_too_many,
+    replace,
+)
 
 OTHERS = (
     "messages",
@@ -247,3 +255,24 @@ EXAMPLES = [
 @pytest.mark.parametrize(("body", "changes", "result"), EXAMPLES)
 def test_example(*, body: bytes, changes: dict[str, Any], result: bytes) -> None:
     assert replace(body, changes, frozenset(orjson.loads(body))) == result
+
+
+MANY = [
+    pytest.param(b'{"x":[' + b"1," * (VALUES_MAX + 1) + b"1]}", True, id="values-too-many"),
+    pytest.param(b'{"x":[' + b"1," * (VALUES_MAX - 10) + b"1]}", False, id="values"),
+    pytest.param(b'{"x":[' + b"[]," * NAMES_MAX + b"1]}", True, id="lists-too-many"),
+    pytest.param(b'{"x":[' + b"{}," * NAMES_MAX + b"1]}", True, id="objects-too-many"),
+    pytest.param(b'{"x":{' + b'"":1,' * NAMES_MAX + b'"":1}}', True, id="names-too-many"),
+    pytest.param(b'{"x":[' + b"[]," * (NAMES_MAX - 10) + b"1]}", False, id="lists"),
+    pytest.param(b'{"x":"' + rb"{[:,\"" * VALUES_MAX + b'"}', False, id="marks-in-a-text"),
+]
+
+
+@pytest.mark.parametrize(("body", "too_many"), MANY)
+def test_of_a_body_no_more_is_parsed_than_anybody_sends(body: bytes, too_many: bool) -> None:
+    """An empty list is 56 bytes of memory for three of body, and the interpreter makes them without a pause."""
+    if not too_many:
+        refuse_too_many(body)
+        return
+    with pytest.raises(InvalidValue, match="several requests"):
+        refuse_too_many(body)

@@ -24,6 +24,11 @@ DONE = b"data: [DONE]\n\n"
 ERROR = b'data: {"error":{"message":"no"}}\n\n'
 WHOLE = b'{"usage":{"prompt_tokens":11,"completion_tokens":3,"total_tokens":14}}'
 REPORTED = Usage(11, 3)
+BEGUN = b'data: {"choices":[],"usage":{"prompt_tokens":11,"completion_tokens":0,"total_tokens":11}}\n\n'
+SO_FAR = EVENT.replace(b"}]}", b'}],"usage":{"prompt_tokens":11,"completion_tokens":%d,"total_tokens":12}}')
+LAST = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+SAID_NOTHING = b'{"choices":[{"message":{"content":"%b"}}],"usage":{"prompt_tokens":11,"completion_tokens":0}}'
+VECTORS = b'{"data":[{"embedding":"%b"}],"usage":{"prompt_tokens":11,"total_tokens":11}}' % (b"x" * 300)
 
 GONE, DEAD, LATE, DRAINED = ClientGone(), UpstreamFailed(), UpstreamTimeout("idle", 1), ServerDraining()
 
@@ -52,6 +57,12 @@ def counted(output: int) -> tuple[Usage | None, TokensFrom]:
 ESTIMATED: tuple[Usage | None, TokensFrom] = (Usage(PROMPT, 0), "estimated")
 SAID: tuple[Usage | None, TokensFrom] = (REPORTED, "reported")
 
+
+def more(output: int) -> tuple[Usage | None, TokensFrom]:
+    """The server's word for the prompt, and ours for the answer."""
+    return Usage(11, output), "counted"
+
+
 ENDINGS = [
     # what passed, the ending, what it costs
     pytest.param(None, GONE, ESTIMATED, id="client-left-before-an-answer"),
@@ -74,6 +85,17 @@ ENDINGS = [
     pytest.param(stream(EVENT, USAGE), DEAD, SAID, id="died-after-its-report"),
     pytest.param(stream(EVENT, USAGE), GONE, SAID, id="client-left-after-the-report"),
     pytest.param(stream(EVENT, ERROR), None, counted(1), id="error-event-mid-stream"),
+    pytest.param(stream(BEGUN, EVENT, EVENT), DEAD, more(2), id="reported-at-the-beginning-and-died"),
+    pytest.param(stream(BEGUN, EVENT, EVENT, DONE), None, more(2), id="reported-at-the-beginning-alone"),
+    pytest.param(stream(BEGUN, LAST, DONE), None, (Usage(11, 0), "reported"), id="reported-nothing-and-said-nothing"),
+    pytest.param(stream(SO_FAR % 1, SO_FAR % 1), GONE, more(2), id="reported-less-than-passed-and-left"),
+    pytest.param(stream(SO_FAR % 5, SO_FAR % 9), GONE, (Usage(11, 9), "reported"), id="reported-as-it-goes-and-left"),
+    pytest.param(
+        stream(EVENT, EVENT, SO_FAR % 1, LAST, DONE), None, (Usage(11, 1), "reported"), id="its-word-at-the-end"
+    ),
+    pytest.param(whole(SAID_NOTHING % (b"x" * 100)), None, more(30), id="whole-and-reported-as-nothing"),
+    pytest.param(whole(SAID_NOTHING % b""), None, (Usage(11, 0), "reported"), id="whole-and-nothing"),
+    pytest.param(whole(VECTORS), None, (Usage(11, 0), "reported"), id="vectors"),
     pytest.param(whole(WHOLE), None, SAID, id="whole-and-reported"),
     pytest.param(whole(b'{"a":"' + b"x" * 92 + b'"}'), None, counted(30), id="whole-and-silent"),
     pytest.param(whole(WHOLE), GONE, SAID, id="client-left-with-the-whole-answer-under-way"),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from weir.core.types import Usage
-from weir.usage.reported import as_usage, ending_of
+from weir.usage.reported import COUNT_MAX, as_usage, ending_of
 
 USAGES: list[tuple[str, Any, Usage | None]] = [
     ("chat", {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}, Usage(3, 4)),
@@ -50,6 +50,15 @@ USAGES: list[tuple[str, Any, Usage | None]] = [
     ("negative", {"prompt_tokens": -3, "completion_tokens": 4}, Usage(0, 4)),
     ("true", {"prompt_tokens": True, "completion_tokens": 4}, Usage(0, 4)),
     ("text", {"prompt_tokens": "3", "completion_tokens": 4}, Usage(0, 4)),
+    ("floats", {"prompt_tokens": 3.0, "completion_tokens": 4.0, "total_tokens": 7.0}, Usage(3, 4)),
+    ("half-a-token", {"prompt_tokens": 3, "completion_tokens": 4.5, "total_tokens": 8}, Usage(3, 5)),
+    ("output-a-text", {"prompt_tokens": 3, "completion_tokens": "4", "total_tokens": 7}, Usage(3, 4)),
+    ("output-negative", {"prompt_tokens": 3, "completion_tokens": -1, "total_tokens": 7}, Usage(3, 4)),
+    ("minus-one-without-its-sign", {"prompt_tokens": 3, "completion_tokens": 2**32 - 1}, None),
+    ("overrun", {"prompt_tokens": 2**53, "completion_tokens": 4}, None),
+    ("endless", {"prompt_tokens": 3, "completion_tokens": float("inf")}, None),
+    ("most", {"prompt_tokens": 3, "completion_tokens": COUNT_MAX}, Usage(3, COUNT_MAX)),
+    ("nanoseconds", {"prompt_tokens": 3, "completion_tokens": 4, "total_duration": 5 * 10**9}, Usage(3, 4)),
     ("null", None, None),
     ("list", [1], None),
 ]
