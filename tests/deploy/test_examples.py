@@ -1,5 +1,6 @@
 """Every example of an installation is what its tool would read, and leads to values that the chart takes."""
 
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -115,3 +116,24 @@ def test_the_first_command_of_the_readme() -> None:
     assert done.returncode == 0, done.stderr
     made = [one for one in yaml.safe_load_all(done.stdout) if one]
     assert helm.environment(made)["WEIR_REDIS__URL"] == "redis://redis.example:6379/0"
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", EXAMPLES / "values" / "small.yaml"], ids=lambda path: path.name)
+def test_the_small_installation_makes_what_it_needs_and_in_this_order(path: Path) -> None:
+    lines = [line.removeprefix("#").strip() for line in path.read_text().splitlines()]
+    commands = [shlex.split(line) for line in lines if line.startswith(("kubectl ", "helm install weir"))]
+    assert commands[0] == ["kubectl", "create", "namespace", "weir"]
+    *secrets, install = commands[1:]
+    assert install[:6] == ["helm", "install", "weir", "helm/weir", "-n", "weir"]
+    done = helm.run("helm", "template", *install[2:])
+    assert done.returncode == 0, done.stderr
+    made = [one for one in yaml.safe_load_all(done.stdout) if one]
+    references = (
+        variable["valueFrom"]["secretKeyRef"] for variable in helm.container(made)["env"] if "valueFrom" in variable
+    )
+    wanted = {(reference["name"], reference["key"]) for reference in references}
+    start = ["kubectl", "-n", "weir", "create", "secret", "generic"]
+    assert all(command[:6] == start for command in secrets)
+    literals = (re.match(r"--from-literal=(\w+)=", command[7]) for command in secrets)
+    given = {(command[6], found[1]) for command, found in zip(secrets, literals, strict=True) if found}
+    assert given == wanted

@@ -49,7 +49,7 @@ from tests.system.harness import (
 PART = 10  # letters of a secret that are a leak
 NAMES = (
     "prompt", "completion", "tool_argument", "tool_result", "cookie", "custom_header", "forwarded_for", "query",
-    "unknown_key", "unknown_model", "upstream_key", "pepper", "redis_password", "admin_key", "otlp_header",
+    "unknown_key", "unknown_model", "upstream_key", "pepper", "redis_password", "otlp_header",
 )  # fmt: skip
 
 
@@ -221,9 +221,7 @@ class Planted(Weir):
 
 
 def environment(canaries: Canaries) -> dict[str, str]:
-    return clean_environment(
-        COLUMNS="200", WEIR_ADMIN_KEY=canaries.admin_key, CANARY_UPSTREAM_KEY=canaries.upstream_key
-    )
+    return clean_environment(COLUMNS="200", CANARY_UPSTREAM_KEY=canaries.upstream_key)
 
 
 def the_configuration(canaries: Canaries, redis_url: str, upstream: str, collector: str) -> dict[str, Any]:

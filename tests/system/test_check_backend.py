@@ -238,6 +238,12 @@ class OldNameOnly(Well):
         return {name: value for name, value in request.items() if name != "max_completion_tokens"}
 
 
+class NoCap(Well):
+    def heard(self, request: Json) -> Json:
+        caps = ("max_tokens", "max_completion_tokens")
+        return {name: value for name, value in request.items() if name not in caps}
+
+
 class NoDeveloper(Well):
     def complaint(self, request: Json) -> str | None:
         roles = [message["role"] for message in request.get("messages", ())]
@@ -517,6 +523,37 @@ def test_a_person_sees_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: 
     assert "Weir needs what does not work here: stream end." in out
     assert f"{len(CHECKS) - 1 - len(NOWHERE)} works, {len(NOWHERE)} missing, 1 wrong." in out
     assert "Asking echo at" in err, "the first model that is listed"
+
+
+def test_where_neither_name_of_the_cap_works_none_is_recommended() -> None:
+    with served(NoCap()) as url:
+        results = looked_at(url)
+    for name in ("max_tokens", "max_completion_tokens"):
+        assert results[name].verdict == "wrong"
+        assert "Neither name works" in results[name].made_up
+    with served(OldNameOnly()) as url:
+        assert "Name the other one" in looked_at(url)["max_completion_tokens"].made_up
+
+
+class UnderV1(Well):
+    """As most engines: there is nothing elsewhere."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"].startswith("/v1/"):
+            await super().__call__(scope, receive, send)
+        else:
+            await self.say(send, 404, {"detail": "Not Found"})
+
+
+@pytest.mark.parametrize("model", [None, "echo"], ids=["models-asked", "model-given"])
+def test_a_forgotten_v1_is_suspected(capsys: pytest.CaptureFixture[str], model: str | None) -> None:
+    with served(UnderV1()) as url:
+        code, out, err = run(capsys, url.removesuffix("/v1"), model=model)
+        assert code == 1
+        assert "no /v1 at the end" in " ".join((out + err).split())
+        if model:
+            assert "no /v1" in json.loads(run(capsys, url.removesuffix("/v1"), model=model, as_json=True)[1])["hint"]
+            assert json.loads(run(capsys, url, model=model, as_json=True)[1])["hint"] == ""
 
 
 def test_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:

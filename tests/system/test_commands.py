@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.harness import Admin, run_weir, unique
+from tests.system.harness import Admin, clean_environment, run_weir, unique
 
 
 def limits(shown: Any) -> dict[str, Any]:
@@ -50,6 +50,36 @@ def test_a_key_from_its_making_to_its_end(admin: Admin) -> None:
     admin.json("keys", "update", made["id"], "--rpm", "7")
     assert limits(admin.json("keys", "show", made["id"]))["rpm"] == 7
     assert admin.run("keys", "revoke", made["id"]).returncode == 0
+
+
+def test_a_revoked_key_has_no_old_secret_that_works(admin: Admin) -> None:
+    key = admin.key()
+    assert admin.json("keys", "rotate", key.id)["old_key_until"]
+    assert admin.json("keys", "revoke", key.id)["old_key_until"] == ""
+
+
+@pytest.mark.parametrize("what", ["teams", "keys"])
+def test_an_update_of_nothing_is_refused(admin: Admin, what: str) -> None:
+    key = admin.key()
+    which = key.team if what == "teams" else key.id
+    before = admin.json(what, "show", which)
+    done = admin.run(what, "update", which)
+    assert done.returncode == 1
+    assert "nothing to change" in done.stderr
+    assert admin.json(what, "show", which) == before
+
+
+def test_a_row_in_a_pipe_is_a_line(admin: Admin) -> None:
+    key = admin.key()
+    done = run_weir("keys", "list", "--redis-url", admin.redis_url, env=clean_environment(COLUMNS="80"))
+    (row,) = [line for line in done.stdout.splitlines() if key.id in line]
+    assert key.team in row
+
+
+def test_what_clients_programs_read_is_no_setting(admin: Admin) -> None:
+    exported = {"WEIR_URL": "http://localhost:8080/v1", "WEIR_API_KEY": "sk-weir-x", "WEIR_MODEL": "echo"}
+    done = run_weir("keys", "list", "--redis-url", admin.redis_url, env=clean_environment(**exported))
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_secret_is_shown_once(admin: Admin) -> None:
@@ -114,6 +144,23 @@ def test_a_redis_that_is_away_is_said_in_a_sentence() -> None:
     assert done.returncode != 0
     assert "127.0.0.1:1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("keys", "list"), ("logs", "list")], ids=" ".join)
+def test_a_redis_that_refuses_is_not_said_to_be_away(admin: Admin, command: tuple[str, ...]) -> None:
+    done = run_weir(*command, "--redis-url", admin.redis_url.replace("://", "://:canary@"))
+    assert done.returncode == 1
+    assert "Are the user and the password of its URL right" in done.stderr
+    assert "Is it running" not in done.stderr
+    assert "canary" not in done.stderr
+    assert ".." not in done.stderr
+
+
+@pytest.mark.parametrize("command", [("keys", "list"), ("logs", "list")], ids=" ".join)
+def test_a_port_without_tls_is_suspected(admin: Admin, command: tuple[str, ...]) -> None:
+    done = run_weir(*command, "--redis-url", admin.redis_url.replace("redis://", "rediss://"))
+    assert done.returncode == 1
+    assert "does that port speak TLS, as rediss:// says?" in done.stderr
 
 
 def test_nothing_to_import(admin: Admin) -> None:

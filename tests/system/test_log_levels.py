@@ -95,7 +95,9 @@ def test_it_ends_by_itself(weir: Weir, admin: Admin) -> None:
 def test_both_workers_hear_of_it(admin: Admin, start_weir: Callable[..., Weir]) -> None:
     weir = start_weir(configuration(admin.redis_url, [{"name": "echo", "backend": "echo"}]), "--workers", "2")
     admin.json("logs", "level", "error", "--for", "never")
-    eventually(lambda: len(lines(weir, "log level set", of="all", level="error", until=None)) >= 1, within=5)
+    eventually(
+        lambda: len(lines(weir, "log level set", of="all", level="info", now="error", until=None)) >= 1, within=5
+    )
     eventually(lambda: len(lines(weir, "log level set")) == 2, within=5, why="one line from each process")
 
 

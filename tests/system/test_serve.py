@@ -130,6 +130,13 @@ class TestWithNothing:
         second.stop()
         assert not KEY.search(second.said), "a key is shown once"
 
+    def test_commands_say_that_it_is_its_redis(self, laptop: Laptop) -> None:
+        process = laptop.serve()
+        secret = printed_key(process)
+        found = run_weir("keys", "list", "--json", env=laptop.env())
+        assert [key["id"] for key in json.loads(found.stdout)] == [secret.removeprefix("sk-weir-").partition("_")[0]]
+        assert "in the Redis of the `weir serve` that runs here" in found.stderr
+
     def test_keys_survive_a_crash(self, laptop: Laptop) -> None:
         first = laptop.serve()
         secret = printed_key(first)
@@ -203,6 +210,12 @@ TYPOS = [
     pytest.param("models:\n  - name: m\n    backend: opnai\n", ["backend", "openai", "line 3"], id="backend"),
     pytest.param("server: {port: 1\nmodels: []\n", ["line"], id="not-yaml"),
     pytest.param("- a\n- b\n", [""], id="not-a-mapping"),
+    pytest.param("# nothing yet\n", ["models", "nothing to serve"], id="no-models"),
+    pytest.param(
+        "models: [{name: m, backend: echo}]\nredis: {url: http://a}\n",
+        ["weir.yaml: line 2: redis.url", "redis+sentinel://"],
+        id="url-of-something-else",
+    ),
     pytest.param("server:\n  prot: 1\nredis:\n  ulr: redis://x\n", ["prot", "port", "ulr", "url"], id="two-at-once"),
 ]
 
@@ -263,6 +276,16 @@ class TestCheck:
         file.write_text(DESIGN)
         checked = run_weir("check", "--config", str(file), env=clean_environment(VLLM_API_KEY="x"))
         assert checked.returncode == 0, checked.stdout + checked.stderr
+
+    def test_blames_the_environment_for_what_it_says(self, tmp_path: Path) -> None:
+        file = tmp_path / "weir.yaml"
+        file.write_text("server: {prot: 1}\nmodels: [{name: m, backend: echo}]\n")
+        checked = run_weir("check", "--config", str(file), env=clean_environment(WEIR_SERVER__PORT="many"))
+        assert checked.returncode == 1
+        variable, in_file, summary = checked.stderr.splitlines()
+        assert variable.startswith("WEIR_SERVER__PORT: ")
+        assert in_file.startswith(f"{file}: line 1: server.prot: ")
+        assert summary == f"2 problems in {file} and the environment."
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         checked = run_weir("check", "--config", str(tmp_path / "nowhere.yaml"))

@@ -156,7 +156,6 @@ imagePullSecrets:
   value: {{ include "weir.redisUrl" . | quote }}
 {{- end }}
 {{- include "weir.secretVariable" (list . "WEIR_KEYS__PEPPER" $secrets.pepper) }}
-{{- include "weir.secretVariable" (list . "WEIR_ADMIN_KEY" $secrets.adminKey) }}
 {{- include "weir.secretVariable" (list . "WEIR_TELEMETRY__OTLP_HEADERS" $secrets.otlpHeaders) }}
 {{- range $variable, $entry := $secrets.upstreamKeys }}
 {{- include "weir.secretVariable" (list $ $variable $entry) }}

@@ -16,9 +16,19 @@ _log = logging.getLogger("weir.api")
 
 
 API = "The API is under /v1, described at /docs."
+OPS = "Health and metrics are at the ops port: server.ops_port, 9090 unless it is set."
+TWICE = "/v1 is there twice: a client that adds it by itself wants an address without it."
+AT_OPS = ("/metrics", "/livez", "/readyz", "/healthz", "/health", "/requests", "/drain")
 
 
-def install(app: FastAPI, hint: str = API) -> None:
+def at_the_api(path: str) -> str:
+    """What helps whoever asked the API's port where there is nothing."""
+    if path.startswith("/v1/v1/"):
+        return TWICE
+    return OPS if path.rstrip("/") in AT_OPS else API
+
+
+def install(app: FastAPI, hint: Callable[[str], str] = at_the_api) -> None:
     """Every way to fail as an error object of its address's dialect. `hint` is for who asked where there is nothing."""
 
     @app.exception_handler(GatewayError)
@@ -29,7 +39,7 @@ def install(app: FastAPI, hint: str = API) -> None:
     async def not_here(request: Request, error: HTTPException) -> JSONResponse:
         path = request.url.path
         if error.status_code == 404:
-            return as_response(NotFound(f"There is nothing at {path[:200]}. {hint}"), path)
+            return as_response(NotFound(f"There is nothing at {path[:200]}. {hint(path)}"), path)
         if error.status_code == 405:
             allowed = (error.headers or {}).get("Allow", "another method")
             answer = as_response(MethodNotAllowed(f"{path[:200]} does not take {request.method}, but {allowed}."), path)

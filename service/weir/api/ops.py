@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from weir import __version__
 from weir.api.errors import install
 
-HINT = "This port is for health and metrics; models answer at the other one (server.port, 8080)."
+HINT = "This port is for health and metrics; models answer at the other one: server.port, 8080 unless it is set."
 
 
 def create(
@@ -26,7 +26,7 @@ def create(
     way, oldest first.
     """
     app = FastAPI(title="Weir operations", version=__version__, redoc_url=None)
-    install(app, HINT)
+    install(app, lambda _: HINT)
 
     @app.get("/livez", summary="The event loop answers; says nothing else")
     async def livez() -> dict[str, str]:

@@ -29,7 +29,8 @@ Json = dict[str, Any]
 
 DESCRIPTION = (
     "One endpoint for every model. Point an OpenAI client at `/v1` with your team's key. "
-    "Every answer says how much of your limits is left; `GET /v1/limits` says it on its own."
+    "Where your key or its team has a limit on requests or tokens, answers say how much of it is left; "
+    "`GET /v1/limits` says it of every limit."
 )
 
 
@@ -75,7 +76,9 @@ def _refuse_other_methods(app: FastAPI) -> None:
 
     for path in _hot_paths():
         for place in (path, path.removeprefix("/v1")):
-            app.add_api_route(place, only_post, methods=["GET", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+            app.add_api_route(
+                place, only_post, methods=["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"], include_in_schema=False
+            )
 
 
 def _describe_hot_paths(app: FastAPI) -> None:

@@ -57,9 +57,17 @@ def check_backend(asked: Asked) -> None:
     raise typer.Exit(GOOD if good else BAD)
 
 
-def as_json(url: str, model: str, results: Sequence["Result"], *, good: bool) -> dict[str, Any]:
+def as_json(url: str, model: str, results: list["Result"], *, good: bool) -> dict[str, Any]:
     """For programs."""
-    return {"url": url, "model": model, "good": good, "checks": [result._asdict() for result in results]}
+    from weir.cli.conformance import hint
+
+    return {
+        "url": url,
+        "model": model,
+        "good": good,
+        "hint": hint(url, results),
+        "checks": [result._asdict() for result in results],
+    }
 
 
 def _is_address(url: str) -> bool:
@@ -107,19 +115,24 @@ async def _examine(asked: Asked, key: str | None) -> tuple[str, list["Result"]]:
 
 async def _first_model(engine: "Engine") -> str:
     from weir.cli.checks import models_of
-    from weir.cli.engine import Missing, Silent, Wrong
+    from weir.cli.conformance import FORGOTTEN_V1
+    from weir.cli.engine import NOTHING_HERE, Missing, Silent, Wrong
 
     try:
         listed = models_of(await engine.get("/models"))
     except (Missing, Wrong, Silent) as error:
+        if str(error).startswith(NOTHING_HERE) and not urlsplit(engine.url).path:
+            raise fail(f"GET {engine.url}/models: {error} {FORGOTTEN_V1} If not, name a model: --model NAME.") from None
         raise fail(f"GET {engine.url}/models names no model ({error}) Name one: --model NAME.") from None
     if not listed:
         raise fail(f"GET {engine.url}/models lists no model. Name one: --model NAME.")
     return listed[0]
 
 
-def _show(url: str, model: str, results: Sequence["Result"], *, good: bool) -> None:
+def _show(url: str, model: str, results: list["Result"], *, good: bool) -> None:
     from rich.console import Console
+
+    from weir.cli.conformance import hint
 
     console = Console()
     console.print(_table(results))
@@ -131,6 +144,8 @@ def _show(url: str, model: str, results: Sequence["Result"], *, good: bool) -> N
         return
     lacking = ", ".join(result.name for result in results if result.needed and result.verdict != "works")
     console.print(f"Weir needs what does not work here: {lacking}.", style="bold red", markup=False)
+    if why := hint(url, results):
+        console.print(why, style="bold", highlight=False, markup=False)
 
 
 def _table(results: Sequence["Result"]) -> "Table":

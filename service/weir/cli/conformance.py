@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 from weir.cli import checks
-from weir.cli.engine import Away, Engine, Missing, Silent, Wrong
+from weir.cli.engine import NOTHING_HERE, Away, Engine, Missing, Silent, Wrong
 
 Verdict = Literal["works", "missing", "wrong"]
 SILENCES_MAX = 3  # after so many nothing more is asked: each costs the whole timeout
@@ -50,7 +51,20 @@ async def examine(engine: Engine, told: Callable[[str], None]) -> list[Result]:
             chats = verdict == "works"
         made_up = "" if skipped or verdict == "works" else check.made_up
         results.append(Result(check.name, check.asks, verdict, why, made_up, check.needed))
-    return results
+    return _with_neither_cap(results)
+
+
+def _with_neither_cap(results: list[Result]) -> list[Result]:
+    """Each of the two names of the cap points to the other one, which helps where one of them works."""
+    if any(result.made_up != CAPPED for result in results if result.name in CAPS):
+        return results
+    return [result._replace(made_up=NOT_CAPPED) if result.name in CAPS else result for result in results]
+
+
+def hint(url: str, results: list[Result]) -> str:
+    """What is probably the matter where an engine has nothing at any address; "" where nothing is known."""
+    chat = next((result.why for result in results if result.name == "chat" and result.verdict != "works"), "")
+    return FORGOTTEN_V1 if chat.startswith(NOTHING_HERE) and not urlsplit(url).path.strip("/") else ""
 
 
 def _why_not_asked(engine: Engine, check: Check, *, chats: bool) -> str:
@@ -73,6 +87,9 @@ COUNTED = "Weir counts what passes."
 IN_OPENAIS_FORM = "Clients of Weir get an error of OpenAI's form all the same."
 RETRIED = "Weir asks again on a new connection where nobody can have read the request."
 CAPPED = "Name the other one in weir.yaml: max_tokens_field."
+CAPS = ("max_tokens", "max_completion_tokens")
+NOT_CAPPED = "Neither name works: answers may be longer than clients ask. Weir counts what passes."
+FORGOTTEN_V1 = "There is no /v1 at the end of this address, where most engines have their API: was it forgotten?"
 
 CHECKS = (
     Check("models", "GET /models", checks.lists_models, "Weir lists the models of its configuration.", of_chat=False),

@@ -25,6 +25,7 @@ Json = dict[str, Any]
 CONNECT_SECONDS = 5.0
 MOST_TOKENS = 256  # of an answer; a thinking model needs some before it says a word
 NOTHING_THERE = (404, 405, 501)
+NOTHING_HERE = "There is nothing at this address"
 
 
 class Away(Exception):
@@ -90,7 +91,7 @@ class Answer:
         """Most of 4xx says "I do not do this"; a refused key, too many requests and a 5xx say nothing of it."""
         told = self.complaint()
         if self.status in NOTHING_THERE and told is None:
-            return Missing(f"There is nothing at this address (status {self.status}).")
+            return Missing(f"{NOTHING_HERE} (status {self.status}).")
         sentence = f"Status {self.status}: {told}" if told else f"Status {self.status}, without a word why."
         return Missing(sentence) if self.status in (*NOTHING_THERE, 400, 413, 415, 422) else Wrong(sentence)
 

@@ -20,6 +20,7 @@ from weir.cli.options import (
     Rpm,
     Shadow,
     Tpm,
+    any_given,
     day,
     expiry_of,
     fail,
@@ -60,17 +61,18 @@ COLUMNS = {
 
 def as_json(key: "Key") -> dict[str, Any]:
     now = time.time()  # noqa: TID251 - expiry is a date
+    state = key.state(now)
     return {
         "id": key.id,
         "team": key.team,
         "name": key.name,
         "hint": key.hint,
-        "state": key.state(now),
+        "state": state,
         **limits_as_json(key.limits),
         "created": day(key.created),
         "expires": day(key.expires),
         "last_used": day(key.used),
-        "old_key_until": day(key.old_until) if key.old_until > now else "",
+        "old_key_until": day(key.old_until) if state == "rotating" else "",  # of one that has ended, no secret works
         "version": key.version,
     }
 
@@ -109,7 +111,7 @@ def list_(
     """Every key, its limits and its state."""
     keys = _on(config, redis_url, lambda directory: directory.keys(team))
     empty = "There is no key yet. Make one: weir keys create --team NAME"
-    show_rows([as_json(key) for key in keys], COLUMNS, as_json=json, as_csv=csv, empty=empty)
+    show_rows([as_json(key) for key in keys], COLUMNS, as_json=json, as_csv=csv, empty=empty, whole="id")
 
 
 @app.command()
@@ -134,6 +136,8 @@ def update(
     json: Json = False,
 ) -> None:
     """Change a key. What is not named stays; 'none' takes a limit away. It acts on the next request."""
+    if not any_given(name, rpm, tpm, concurrency, burst, models, shadow, expires):
+        raise fail("there is nothing to change; name what, as --rpm 600. 'weir keys show' shows what it has.")
     change = limit_change(rpm, tpm, concurrency, burst, models, shadow)
     end = expiry_of(expires)
     key = _on(config, redis_url, lambda directory: directory.update_key(key_id, change, name=name, expires=end))

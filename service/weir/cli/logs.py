@@ -73,7 +73,7 @@ def list_(config: ConfigFile = None, redis_url: RedisUrl = None, json: Json = Fa
     now, found = _on(config, redis_url, lambda book: book.read())
     rows = [_as_json(whose, one, now) for whose, one in sorted(found.items()) if one.until > now]
     empty = "No level is set: all replicas log by telemetry.log_level."
-    show_rows(rows, COLUMNS, as_json=json, as_csv=csv, empty=empty)
+    show_rows(rows, COLUMNS, as_json=json, as_csv=csv, empty=empty, whole="name")
 
 
 app.command("show", hidden=True)(list_)
@@ -113,31 +113,32 @@ def _see_that_it_exists(config: Path | None, redis_url: str | None, whose: "Whos
     from weir.cli.where import on
 
     if whose.scope == "team":
-        on(config, redis_url, lambda directory: directory.team(whose.name))
+        on(config, redis_url, lambda directory: directory.team(whose.name), quietly=True)
     elif whose.scope == "key":
-        on(config, redis_url, lambda directory: directory.key(whose.name))
+        on(config, redis_url, lambda directory: directory.key(whose.name), quietly=True)
 
 
 def _on(config: Path | None, redis_url: str | None, work: "Callable[[LevelBook], Awaitable[T]]") -> T:
-    from weir.cli.where import locate, readable_or_exit
+    from weir.cli.where import locate, readable_or_exit, say_which, unusable
     from weir.core.commands import CommandRefused
     from weir.core.errors import StoreUnavailable
     from weir.store import commands_for
-    from weir.store.connect import printable
     from weir.telemetry.levels_redis import LevelBook
 
-    url, _ = locate(config, redis_url)
-    readable_or_exit(url)
+    located = locate(config, redis_url)
+    readable_or_exit(located.url)
 
     async def go() -> T:
-        commands = commands_for(url, command_seconds=5.0)
+        commands = commands_for(located.url, command_seconds=5.0)
         try:
             return await work(LevelBook(commands))
         finally:
             await commands.close()
 
     try:
-        return asyncio.run(go())
+        done = asyncio.run(go())
     except (StoreUnavailable, CommandRefused) as error:
-        why = error.reason if isinstance(error, StoreUnavailable) else error
-        raise fail(f"Redis at {printable(url)} cannot be used: {why}. Is it running? --redis-url says where.") from None
+        why = (error.reason if isinstance(error, StoreUnavailable) else None) or str(error)
+        raise fail(unusable(located.url, why, named=located.named_by != "nobody")) from None
+    say_which(located)
+    return done

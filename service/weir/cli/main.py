@@ -105,17 +105,14 @@ def check(config: ConfigFile = Path("weir.yaml")) -> None:
 
     sys.path.insert(0, str(Path.cwd()))  # where whoever names a module expects it
     try:
-        settings = load(config)
+        settings = load(config, to_serve=True)
     except BadSettings as error:
         for problem in error.problems:
-            print(f"{config}: {problem}", file=sys.stderr)
+            print(problem.told(config), file=sys.stderr)
         count = len(error.problems)
-        print(f"{count} problem{'s' if count > 1 else ''} in {config}.", file=sys.stderr)
+        where = "" if all(problem.in_file for problem in error.problems) else " and the environment"
+        print(f"{count} problem{'s' if count > 1 else ''} in {config}{where}.", file=sys.stderr)
         raise typer.Exit(1) from None
-    if settings.redis.url:
-        from weir.cli.where import readable_or_exit
-
-        readable_or_exit(settings.redis.url.get_secret_value())
     for remark in remarks(settings):
         print(f"{config}: {remark}.")
     print(f"{config} is good: {len(settings.models)} models, {len(settings.teams)} teams.")

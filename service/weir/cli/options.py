@@ -21,7 +21,10 @@ ConfigFile = Annotated[
 ]
 RedisUrl = Annotated[
     str | None,
-    typer.Option(help="redis://, rediss:// or unix:// URL. Else the configuration's, else the embedded one's."),
+    typer.Option(
+        help="redis://, rediss:// for TLS, unix://, redis+sentinel:// or redis+cluster:// URL. Else the "
+        "configuration's; else, without --config, the one that 'weir serve' brings; else redis://localhost:6379/0."
+    ),
 ]
 LIMITS = "Limits"
 Rpm = Annotated[str | None, typer.Option(help="Requests a minute, or none.", rich_help_panel=LIMITS)]
@@ -42,6 +45,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON for programs.")]
 Csv = Annotated[bool, typer.Option("--csv", help="CSV for spreadsheets.")]
 Expires = Annotated[str | None, typer.Option(help="From now on, as 90d or 12h; or none.")]
 
+PIPE_WIDTH = 1_000_000  # columns of what is no terminal: there, a row is a line
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -65,6 +69,10 @@ def expiry_of(text: str | None) -> int | None:
         return None
     # Wall time: an expiry is a date.
     return 0 if text == "none" else int(time.time()) + seconds_of(text)  # noqa: TID251
+
+
+def any_given(*flags: str | None) -> bool:
+    return any(flag is not None for flag in flags)
 
 
 def limit_change(
@@ -107,9 +115,12 @@ def limits_as_json(limits: "Limits") -> dict[str, Any]:
 
 
 def show_rows(
-    rows: Sequence[dict[str, Any]], columns: dict[str, str], *, as_json: bool, as_csv: bool, empty: str
+    rows: Sequence[dict[str, Any]], columns: dict[str, str], *, as_json: bool, as_csv: bool, empty: str, whole: str
 ) -> None:
-    """A listing: a table for people, JSON or CSV for programs. `columns` are fields and their headings."""
+    """A listing: a table for people, JSON or CSV for programs. `columns` are fields and their headings.
+
+    What stands in the column `whole` is wanted by the next command, and never folded; in a pipe nothing is.
+    """
     if as_json:
         print(json.dumps(list(rows), indent=2))
     elif as_csv:
@@ -123,11 +134,12 @@ def show_rows(
         from rich.table import Table
 
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in columns.values():
-            table.add_column(heading, overflow="fold")
+        for name, heading in columns.items():
+            width = max(len(_cell(row.get(name))) for row in rows) if name == whole else None
+            table.add_column(heading, overflow="fold", min_width=width, no_wrap=name == whole)
         for row in rows:
             table.add_row(*(_cell(row.get(name)) or "-" for name in columns))
-        Console().print(table)
+        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def show_one(row: dict[str, Any], *, as_json: bool) -> None:

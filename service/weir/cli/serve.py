@@ -19,11 +19,11 @@ from weir.auth.records import Invalid
 from weir.backend.transformers_model import BadModel, check
 from weir.cli.options import fail
 from weir.cli.sockets import CannotListen, listen
-from weir.cli.where import DEFAULT_URL, readable_or_exit, settings_or_exit
+from weir.cli.where import DEFAULT_URL, readable_or_exit, settings_or_exit, unusable
 from weir.core.types import Limits
 from weir.reload import Fingerprint, Source, fingerprint
-from weir.settings import BadSettings, Problem, Settings, load
-from weir.store.connect import connect, printable
+from weir.settings import Settings, load
+from weir.store.connect import connect
 from weir.store.embedded import EmbeddedRedis, NoServer
 
 DEMO_TEAM = "demo"
@@ -61,9 +61,7 @@ def start(flags: Start) -> None:
         )
     seen = fingerprint(flags.config) if flags.config else None
     overrides = _overrides(flags, quick=quick)
-    settings = settings_or_exit(flags.config, overrides)
-    if not settings.models:
-        raise fail(f"{flags.config}: there is nothing to serve; add a model under 'models:'.")
+    settings = settings_or_exit(flags.config, overrides, to_serve=True)
     with ExitStack() as stack:
         several = settings.server.workers > 1
         if several:
@@ -95,13 +93,7 @@ def _source(config: Path | None, overrides: dict[str, Any], seen: Fingerprint) -
     if config is None:
         return None
 
-    def read() -> Settings:
-        settings = load(config, overrides)
-        if not settings.models:
-            raise BadSettings([Problem("models", "there is nothing to serve; add a model")])
-        return settings
-
-    return Source(config, read, seen)
+    return Source(config, lambda: load(config, overrides, to_serve=True), seen)
 
 
 def _share_metrics(stack: ExitStack) -> None:
@@ -188,7 +180,7 @@ async def _first_key(flags: Start, settings: Settings, url: str) -> str | None:
     except Invalid as error:
         raise fail(f"--api-key: {error}") from None
     except (RedisError, OSError, TimeoutError) as error:
-        raise fail(f"Redis at {printable(url)} cannot be used: {error}. Is it running?") from None
+        raise fail(unusable(url, str(error) or type(error).__name__)) from None
     finally:
         await redis.aclose()
     return _greeting(settings, None, new=False)

@@ -17,7 +17,9 @@ from weir.cli.options import (
     Rpm,
     Shadow,
     Tpm,
+    any_given,
     day,
+    fail,
     limit_change,
     limits_as_json,
     show_one,
@@ -74,7 +76,7 @@ def list_(config: ConfigFile = None, redis_url: RedisUrl = None, json: Json = Fa
     """Every team and its limits."""
     teams = _on(config, redis_url, lambda directory: directory.teams())
     empty = "There is no team yet. Make one: weir teams create NAME --rpm 600 --tpm 200000"
-    show_rows([as_json(team) for team in teams], COLUMNS, as_json=json, as_csv=csv, empty=empty)
+    show_rows([as_json(team) for team in teams], COLUMNS, as_json=json, as_csv=csv, empty=empty, whole="name")
 
 
 @app.command()
@@ -97,6 +99,8 @@ def update(
     json: Json = False,
 ) -> None:
     """Change a team's limits. What is not named stays; 'none' takes a limit away. It acts on the next request."""
+    if not any_given(rpm, tpm, concurrency, burst, models, shadow):
+        raise fail("there is nothing to change; name a limit, as --rpm 600. 'weir teams show' shows them.")
     change = limit_change(rpm, tpm, concurrency, burst, models, shadow)
     show_one(as_json(_on(config, redis_url, lambda directory: directory.update_team(name, change))), as_json=json)
 

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from threading import Event
@@ -10,15 +11,17 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-from weir.cli.options import fail
+from weir.cli.options import PIPE_WIDTH, fail
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
     from weir.telemetry.reading import Frame, Scrape
 
 TIMEOUT_SECONDS = 5.0
 STREAMS, TEAMS = 15, 8  # rows
+STREAM_COLUMNS = ("TEAM", "KEY", "MODEL", "PHASE", "FIRST TOKEN", "AGE", "REQUEST")
+CUT, TIMES = (0, 2), (4, 5)  # columns: which names may be cut, and what stands at the right
 _direct = build_opener(ProxyHandler({}))  # an ops port is behind no proxy
 
 
@@ -61,7 +64,7 @@ def _once(ops_url: str, interval: float, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(frame_as_json(ops_url, frame, live), indent=2))
     else:
-        Console().print(page(ops_url, frame, live))
+        Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(page(ops_url, frame, live))
 
 
 def _for_ever(ops_url: str, interval: float) -> None:
@@ -217,7 +220,6 @@ def _team_table(frame: "Frame") -> "RenderableType":
 
 
 def _stream_table(live: Mapping[str, Any]) -> "Sequence[RenderableType]":
-    from rich.table import Table
     from rich.text import Text
 
     slowest = streams(live)
@@ -226,18 +228,49 @@ def _stream_table(live: Mapping[str, Any]) -> "Sequence[RenderableType]":
     seen, all_ = len(live["requests"]), live["count"]
     among = f" among the {seen:,} oldest of {all_:,} requests" if all_ > seen else ""
     head = Text(f"{len(slowest)} streams{among} under way{whose}, the slowest to a first token first", "bold")
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("TEAM", "KEY", "MODEL", "PHASE", "FIRST TOKEN", "AGE", "REQUEST"):
-        table.add_column(heading, justify="right" if heading in ("FIRST TOKEN", "AGE") else "left", no_wrap=True)
-    for one in slowest[:STREAMS]:
-        first = one["time_to_first_token"]
-        table.add_row(
-            *(one["team"] or "-", one["key_id"] or "-", one["model"] or "-", one["phase"]),
-            "waits" if first is None else _span(first),
-            _span(one["age_seconds"]),
-            one["request_id"],
-        )
-    return head, table
+    return head, _Streams(slowest[:STREAMS])
+
+
+class _Streams:
+    """A table. Where it is too narrow, names of teams and models are cut, and a request's id gets a line of its own:
+    ids are there to be copied.
+    """
+
+    def __init__(self, slowest: Sequence[Mapping[str, Any]]) -> None:
+        self._cells = [STREAM_COLUMNS, *map(_stream_cells, slowest)]
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        widths = [max(map(len, column)) for column in zip(*self._cells, strict=True)]
+        folded = sum(widths) + 2 * (len(widths) - 1) > options.max_width
+        if folded:
+            team, model = CUT
+            others = sum(widths[:-1]) - widths[team] - widths[model] + 2 * (len(widths) - 2)
+            room = max(options.max_width - others, 2)
+            widths[team] = min(widths[team], max(room // 2, room - widths[model]))
+            widths[model] = min(widths[model], room - widths[team])
+        for number, (*cells, request) in enumerate(self._cells):
+            shown = [_padded(column, cell, widths[column]) for column, cell in enumerate(cells)]
+            style = "" if number else "bold"
+            yield Text("  ".join([*shown, *(() if folded else (request,))]), style, no_wrap=True, overflow="ignore")
+            if folded:
+                yield Text(f"  {request}", style or "dim", no_wrap=True, overflow="ignore")
+
+
+def _stream_cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    first = one["time_to_first_token"]
+    return (
+        *(one["team"] or "-", one["key_id"] or "-", one["model"] or "-", one["phase"]),
+        "waits" if first is None else _span(first),
+        _span(one["age_seconds"]),
+        one["request_id"],
+    )
+
+
+def _padded(column: int, cell: str, width: int) -> str:
+    shown = cell if len(cell) <= width else f"{cell[: width - 1]}…"
+    return shown.rjust(width) if column in TIMES else shown.ljust(width)
 
 
 def _named(quantiles: Sequence[float | None]) -> dict[str, float | None]:

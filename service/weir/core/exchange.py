@@ -1,4 +1,4 @@
-"""One request and its answer: the one mutable record, written by the conductor, read once by telemetry at the end."""
+"""One request and its answer: the one mutable record, written on its way through `gateway`, read once at the end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -4,7 +4,8 @@ Every value of the file is also an environment variable, WEIR_SECTION__NAME, whi
 are JSON there. Unknown names are refused with the nearest known one, because a typo in a limit is a limit not set.
 """
 
-from weir.settings.loading import OTHER_VARIABLES, load, remarks
+from weir.settings.environment import OTHER_VARIABLES
+from weir.settings.loading import load, remarks
 from weir.settings.problems import BadSettings, Problem
 from weir.settings.tree import EndpointSettings, EngineName, Model, Settings, Telemetry, TimeoutSettings
 

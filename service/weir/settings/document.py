@@ -8,6 +8,9 @@ import yaml
 
 from weir.settings.problems import BadSettings, Path_, Problem, dotted
 
+# What stands in a parser's sentence about signs, and is nothing of the file's own: '<block end>', ',' and the like.
+YAMLS_OWN = frozenset(token.id for token in vars(yaml.tokens).values() if hasattr(token, "id"))
+
 
 def read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
     try:
@@ -19,7 +22,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        what = _unquoted(getattr(error, "problem", None) or "this is not YAML")
+        what = _said(error)
         raise BadSettings([Problem("", f"not valid YAML: {what}", mark.line + 1 if mark else 0)]) from None
     except ValueError:  # of what looks like a date or a number, and is none
         raise BadSettings([Problem("", "not valid YAML: a date or number that there is not; quote it")]) from None
@@ -40,10 +43,19 @@ def read(path: Path) -> tuple[dict[str, Any], dict[Path_, int]]:
     return {str(name): value for name, value in document.items()}, lines
 
 
-def _unquoted(problem: str) -> str:
+def _said(error: yaml.YAMLError) -> str:
     """A YAML parser's sentence without what it quotes: a secret that begins with * or ! is an alias or a tag to it."""
-    shown = re.sub(r"(['\"]).{4,}\1", "...", problem)
-    return shown if shown == problem else f"{shown}; put quotes around a text that begins with *, & or !"
+    problem = getattr(error, "problem", None) or "this is not YAML"
+    begun = getattr(error, "context_mark", None)
+    if "end of stream" in problem or "<stream end>" in problem:
+        where = f" of line {begun.line + 1}" if begun else ""
+        return f"the file ends before a [, a {{ or a quote{where} is closed"
+    own = re.sub(r"'([^']*)'", lambda quoted: "" if quoted[1] in YAMLS_OWN else quoted[0], problem)
+    shown = re.sub(r"(['\"]).{4,}\1", "...", own)
+    if shown == own:
+        return problem
+    aside = "alias" in problem or "anchor" in problem or "tag" in problem
+    return f"{shown}; put quotes around a text that begins with *, & or !" if aside else shown
 
 
 def _mark_lines(node: yaml.Node | None, path: Path_, lines: dict[Path_, int], problems: list[Problem]) -> None:

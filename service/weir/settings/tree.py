@@ -1,7 +1,6 @@
 """The tree: what can be configured, each value with its unit, its default and its reason."""
 
 import re
-from collections import Counter
 from importlib.util import find_spec
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
@@ -24,9 +23,13 @@ from weir.backend.engines import engine_at
 from weir.backend.python import resolve
 from weir.backend.transformers_model import Device, Dtype, check
 from weir.core.types import BURST_SECONDS, MAX_PER_MINUTE_TIMES_BURST, Limits
+from weir.store.connect import Place
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
+API_VERSION = r"^[A-Za-z0-9.-]{1,40}$"
+HEALTH_PATH = r"^/[!-~]*$"
+DIGEST = r"^[0-9a-f]{64}$"
 _HEADER_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 EngineName = Literal[
@@ -49,6 +52,14 @@ OperationName = Literal[
 ]  # core/operations.py
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class Misfit(ValueError):
+    """Settings that are good one by one, and not together; `path` leads to the one to look at."""
+
+    def __init__(self, sentence: str, *path: str | int) -> None:
+        super().__init__(sentence)
+        self.path = path
 
 
 class Section(BaseModel):
@@ -110,7 +121,7 @@ class Server(Section):
 
     host: str = "::"  # both families; IPv4 alone where the machine has no IPv6
     port: Port = 8080
-    ops_port: Port = 9090  # health, metrics, administration: never through the ingress
+    ops_port: Port = 9090  # health, metrics, drain: never through the ingress
     workers: Annotated[int, Field(ge=1, le=64)] = 1  # one process a pod is the default: more pods, not more processes
     max_body_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     body_timeout_seconds: Seconds = 30.0  # a head, and then a body, that does not arrive in this time is refused (408)
@@ -135,6 +146,13 @@ class Redis(Section):
     on_outage: Literal["degrade", "closed", "open"] = "degrade"
     command_seconds: Annotated[float, Field(gt=0, le=10)] = 0.1
 
+    @field_validator("url")
+    @classmethod
+    def _can_be_read(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            Place.of(url.get_secret_value())  # its sentences hold nothing of the user and the password
+        return url
+
 
 class TimeoutSettings(Section):
     """Seconds."""
@@ -148,7 +166,7 @@ class TimeoutSettings(Section):
 class HealthSettings(Section):
     """A look at an endpoint now and then; without one, requests alone find out how it is."""
 
-    path: Annotated[str, Field(pattern=r"^/[!-~]*$")] = "/health"  # from the server's root; a 2xx is health
+    path: Annotated[str, Field(pattern=HEALTH_PATH)] = "/health"  # from the server's root; a 2xx is health
     interval_seconds: Seconds = 5.0
     timeout_seconds: Seconds = 2.0
 
@@ -157,10 +175,10 @@ class EndpointSettings(Section):
     """One upstream address, with its API's base path, as in http://vllm-0.vllm:8000/v1."""
 
     url: str
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0  # asked is the one with the least under way for its weight
     api_key_env: str | None = None  # the name of the environment variable, so that no secret is in this file
     # Of Azure's API by deployments, as 2024-10-21; absent for its v1 API, whose url ends with /openai/v1.
-    api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,40}$")] | None = None
+    api_version: Annotated[str, Field(pattern=API_VERSION)] | None = None
     max_in_flight: Annotated[int, Field(ge=1)] | None = None  # of one Weir process; beyond it requests wait
     health: HealthSettings | None = None
 
@@ -260,7 +278,7 @@ class Model(Section):
             check(self.upstream_model or self.name)
         addresses = [endpoint.url for endpoint in self.endpoints]
         if twice := {url for url in addresses if addresses.count(url) > 1}:
-            raise ValueError(f"the endpoint {twice.pop()} is given twice; its weight says how much it takes")
+            raise ValueError(f"the endpoint {twice.pop()} is given twice; give it once, with a greater weight")
         return self
 
     def kind_of(self, endpoint: EndpointSettings) -> str:
@@ -301,7 +319,7 @@ class LimitsSettings(Section):
 class KeySettings(LimitsSettings):
     """A key by its digest; the key itself never stands in a file."""
 
-    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    digest: Annotated[str, Field(pattern=DIGEST)]
     name: str = ""
 
 
@@ -386,14 +404,17 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         seen: set[str] = set()
-        for model in self.models:
-            for name in (model.name, *model.aliases):
+        for m, model in enumerate(self.models):
+            aliases = ((name, ("aliases", a)) for a, name in enumerate(model.aliases))
+            for name, inside in ((model.name, ("name",)), *aliases):
                 if name in seen:
-                    raise ValueError(f"the model name '{name}' is given twice")
+                    raise Misfit(f"the model name '{name}' is given twice", "models", m, *inside)
                 seen.add(name)
-        for name, times in Counter(team.name for team in self.teams).items():
-            if times > 1:
-                raise ValueError(f"the team '{name}' is given twice")
+        teams: set[str] = set()
+        for t, team in enumerate(self.teams):
+            if team.name in teams:
+                raise Misfit(f"the team '{team.name}' is given twice", "teams", t, "name")
+            teams.add(team.name)
         if self.server.port == self.server.ops_port:
-            raise ValueError("server.port and server.ops_port must differ")
+            raise Misfit("server.port and server.ops_port must differ", "server", "ops_port")
         return self

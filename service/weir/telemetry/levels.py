@@ -130,9 +130,9 @@ def details(exchange: Exchange) -> dict[str, Any]:
 
 
 def as_fields(change: Change) -> dict[str, Any]:
-    """A change as its log line says it."""
+    """A change as its log line says it; `level` is the line's own severity."""
     whose, now = change
-    fields: dict[str, Any] = {"of": whose.scope, "level": now.level if now else None}
+    fields: dict[str, Any] = {"of": whose.scope, "now": now.level if now else None}
     if whose.name:
         fields["team" if whose.scope == "team" else "key_id"] = whose.name
     if now is not None:

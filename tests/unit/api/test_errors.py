@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from tests.fakes.clock import run
-from weir.api.errors import install
+from weir.api.errors import API, OPS, TWICE, install
 
 CANARY = "canary-of-a-prompt"
 
@@ -56,5 +56,30 @@ def test_behind_the_first_byte_it_is_cut_without_its_text() -> None:
                 await client.get("/breaks-late")
         assert CANARY not in repr(cut.value)
         assert cut.value.__cause__ is None
+
+    run(scene)
+
+
+NOTHING_THERE = [
+    # path                        hint
+    ("/metrics", OPS),
+    ("/livez", OPS),
+    ("/readyz", OPS),
+    ("/healthz", OPS),
+    ("/v1/v1/chat/completions", TWICE),
+    ("/v1/v1/models", TWICE),
+    ("/v1/nothing", API),
+    ("/metrics/more", API),
+]
+
+
+@pytest.mark.parametrize(("path", "hint"), NOTHING_THERE)
+def test_where_there_is_nothing_it_says_where_to_look(path: str, hint: str) -> None:
+    async def scene() -> None:
+        transport = httpx.ASGITransport(application())
+        async with httpx.AsyncClient(transport=transport, base_url="http://weir") as client:
+            answer = await client.get(path)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["message"] == f"There is nothing at {path}. {hint}"
 
     run(scene)

@@ -48,9 +48,9 @@ def live(*requests: dict[str, Any], processes: int = 1) -> dict[str, Any]:
     return {"pid": 42, "processes": processes, "count": len(requests), "requests": list(requests)}
 
 
-def shown(frame: Frame, under_way: dict[str, Any], away: str = "") -> str:
+def shown(frame: Frame, under_way: dict[str, Any], away: str = "", width: int = 160) -> str:
     out = io.StringIO()
-    Console(file=out, width=160).print(page("http://localhost:9090", frame, under_way, away))
+    Console(file=out, width=width).print(page("http://localhost:9090", frame, under_way, away))
     return out.getvalue()
 
 
@@ -114,6 +114,16 @@ def test_it_says_when_it_has_not_seen_all() -> None:
     assert "1 streams among the 2 oldest of 5,000 requests under way, the slowest" in shown(
         FRAME, some | {"count": 5000}
     )
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_ids_and_times_are_whole_however_narrow_it_is(width: int) -> None:
+    request, key = "0123456789abcdef0123456789abcdef", "AbCdEfGhIjKl"
+    stream = one(request, 691.04, 65.0) | {"key_id": key, "team": "team-" * 9, "model": "model-" * 30}
+    lines = shown(FRAME, live(stream), width=width).splitlines()
+    assert any(request in line for line in lines)
+    assert any(f"  {key}  " in line and "12 min" in line and "65.0 s" in line for line in lines)
+    assert max(map(len, lines)) <= width
 
 
 def test_as_json() -> None:

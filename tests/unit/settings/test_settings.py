@@ -1,5 +1,6 @@
 """One file per way to be wrong, and what is said of it: the line, the setting, and what would do."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -53,20 +54,23 @@ BAD = {
     "unknown_name_in_drain": (2, "drain.announce_second", ["did you mean 'announce_seconds'?"]),
     "unknown_name_with_units_missing": (2, "drain.deadline", ["did you mean 'deadline_seconds'?"]),
     "wrong_type_port": (2, "server.port", ["integer"]),
-    "wrong_type_section": (1, "server", []),
-    "wrong_type_models": (1, "models", []),
-    "wrong_type_model": (2, "models[0]", []),
+    "wrong_type_section": (1, "server", ["names and values"]),
+    "wrong_type_models": (1, "models", ["must be a list"]),
+    "wrong_type_model": (2, "models[0]", ["names and values"]),
+    "endpoints_not_a_list": (4, "models[0].endpoints", ["must be a list"]),
+    "models_without_a_value": (1, "models", ["has no value", "leave it out"]),
+    "redis_url_unknown": (2, "redis.url", ["redis+sentinel://"]),
     "port_out_of_range": (2, "server.port", ["65535"]),
-    "ports_the_same": (None, None, ["server.port", "server.ops_port", "differ"]),
+    "ports_the_same": (1, "server.ops_port", ["server.port", "server.ops_port", "differ"]),
     "body_limit_too_small": (2, "server.max_body_bytes", ["1024"]),
     "timeout_zero": (5, "models[0].timeouts.idle", ["greater than 0"]),
     "timeout_beyond_a_day": (4, "models[0].timeouts.total", ["86400"]),
     "timeout_not_a_number": (4, "models[0].timeouts.total", []),
     "model_without_a_name": (2, "models[0].name", ["required"]),
-    "model_name_with_a_space": (3, "models[0].name", []),
-    "model_name_twice": (None, None, ["'m'", "twice"]),
-    "alias_is_a_model": (None, None, ["'m'", "twice"]),
-    "alias_bad": (6, "models[0].aliases[1]", []),
+    "model_name_with_a_space": (3, "models[0].name", ["letters, digits"]),
+    "model_name_twice": (3, "models[1].name", ["'m'", "twice"]),
+    "alias_is_a_model": (3, "models[1].aliases[0]", ["'m'", "twice"]),
+    "alias_bad": (6, "models[0].aliases[1]", ["letters, digits"]),
     "backend_unknown": (3, "models[0].backend", ["'openai'", "'echo'"]),
     "model_without_endpoints": (3, "models[0]", ["at least one endpoint"]),
     "echo_with_endpoints": (2, "models[0]", ["has no endpoints"]),
@@ -75,7 +79,7 @@ BAD = {
     "endpoints_of_two_engines": (2, "models[0]", ["generic, openai", "two models"]),
     "serves_unknown": (3, "models[0].serves[1]", ["'messages'"]),
     "api_version_without_azure": (2, "models[0]", ["'engine: azure'"]),
-    "api_version_with_a_query": (6, "models[0].endpoints[0].api_version", ["pattern"]),
+    "api_version_with_a_query": (6, "models[0].endpoints[0].api_version", ["2024-10-21"]),
     "url_without_scheme": (4, "models[0].endpoints[0].url", ["http://"]),
     "url_of_a_file": (4, "models[0].endpoints[0].url", ["http://"]),
     "url_without_host": (4, "models[0].endpoints[0].url", ["host"]),
@@ -100,10 +104,10 @@ BAD = {
     "shadow_unknown": (3, "teams[0].shadow[0]", ["'tpm'"]),
     "team_without_a_name": (2, "teams[0].name", ["required"]),
     "team_name_bad": (2, "teams[0].name", []),
-    "team_name_twice": (None, None, ["'search'", "twice"]),
-    "team_models_bad": (3, "teams[0].models[0]", []),
+    "team_name_twice": (3, "teams[1].name", ["'search'", "twice"]),
+    "team_models_bad": (3, "teams[0].models[0]", ["'llama-*'"]),
     "key_without_digest": (4, "teams[0].keys[0].digest", ["required"]),
-    "key_instead_of_its_digest": (4, "teams[0].keys[0].digest", []),
+    "key_instead_of_its_digest": (4, "teams[0].keys[0].digest", ["sha256sum", "-hmac"]),
     "on_outage_unknown": (2, "redis.on_outage", ["'degrade'", "'closed'", "'open'"]),
     "log_level_unknown": (2, "telemetry.log_level", ["'info'"]),
     "trace_sample_above_one": (2, "telemetry.trace_sample", ["1"]),
@@ -119,10 +123,12 @@ BAD = {
     "section_twice": (4, "server", ["twice"]),
     "not_yaml_indent": (3, "", ["not valid YAML"]),
     "not_yaml_tab": (2, "", ["not valid YAML"]),
-    "not_yaml_unclosed": (2, "", ["not valid YAML"]),
+    "not_yaml_unclosed": (2, "", ["not valid YAML: the file ends before a [, a { or a quote of line 1 is closed"]),
+    "not_yaml_unclosed_inside": (2, "", ["not valid YAML: expected ',' or '}', but got ':'"]),
+    "not_yaml_cut_off": (4, "", ["not valid YAML: the file ends before a [, a { or a quote of line 3 is closed"]),
     "not_a_mapping": (1, "", ["names and values"]),
     "only_a_text": (1, "", ["names and values"]),
-    "tag_of_python": (1, "", ["not valid YAML"]),
+    "tag_of_python": (1, "", ["not valid YAML", "quotes around"]),
     "secret_read_as_an_alias": (2, "", ["not valid YAML", "undefined alias", "quotes around"]),
     "secret_read_as_a_tag": (2, "", ["not valid YAML", "tag", "quotes around"]),
     "secret_read_as_a_name": (2, "keys....", ["no such setting", "known are pepper"]),
@@ -142,13 +148,14 @@ def test_bad_file(name: str) -> None:
         assert str(problem).startswith(f"line {line}: {where}")
     for part in said:
         assert part in str(problem)
+    assert ("quotes around" in str(problem)) is ("quotes around" in said), "no advice for another mistake"
     assert "canary" not in str(problem), "what should not be in the file is not printed either"
     assert "Value error" not in str(problem)
 
 
 def test_every_bad_file_has_its_row() -> None:
     files = {path.stem for path in HERE.glob("*.yaml")}
-    assert files == {*BAD, "several_things", "good"}
+    assert files == {*BAD, "several_things", "secret_not_set_beside_the_rest", "good"}
 
 
 def test_everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() -> None:
@@ -168,7 +175,7 @@ def test_traces_by_grpc_need_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(BadSettings) as bad:
             load(None)
     (problem,) = bad.value.problems
-    assert problem.where == "telemetry.otlp_protocol"
+    assert problem.where == "WEIR_TELEMETRY__OTLP_PROTOCOL"
     assert "pip install 'weir-gateway[grpc]'" in problem.what
 
 
@@ -260,22 +267,36 @@ class TestEnvironment:
     @pytest.mark.parametrize(
         ("variable", "value", "said"),
         [
-            pytest.param("WEIR_SEVRER__PORT", "1", "did you mean 'server'?", id="section"),
-            pytest.param("WEIR_SERVER__PROT", "1", "did you mean 'port'?", id="name"),
-            pytest.param("WEIR_SERVER_PORT", "1", "did you mean 'server'?", id="one-underscore"),
-            pytest.param("WEIR_NOTHING_LIKE_IT", "1", "no such setting", id="far-off"),
-            pytest.param("WEIR_SERVER__PORT", "eighty", "server.port", id="no-number"),
-            pytest.param("WEIR_MODELS", "no json", "models", id="no-json"),
-            pytest.param("WEIR_SERVER", '{"prot": 1}', "did you mean 'port'?", id="name-in-json"),
+            pytest.param("WEIR_SEVRER__PORT", "1", "did you mean 'WEIR_SERVER__PORT'?", id="section"),
+            pytest.param("WEIR_SERVER__PROT", "1", "did you mean 'WEIR_SERVER__PORT'?", id="name"),
+            pytest.param("WEIR_SERVER_PORT", "1", "did you mean 'WEIR_SERVER__PORT'?", id="one-underscore"),
+            pytest.param("WEIR_REDIS_URL", "redis://a", "did you mean 'WEIR_REDIS__URL'?", id="of-redis"),
+            pytest.param("WEIR_NOTHING_LIKE_IT", "1", "no such setting; known are drain,", id="far-off"),
+            pytest.param("WEIR_SERVER__NOTHING_LIKE_IT", "1", "no such setting; known are body", id="far-off-inside"),
+            pytest.param("WEIR_SERVER__PORT", "eighty", "integer", id="no-number"),
+            pytest.param("WEIR_MODELS", "[{", "must be JSON, and is not: Expecting property name", id="no-json"),
+            pytest.param("WEIR_SERVER__TRUSTED_PROXIES", "10.0.0.0/8", "must be JSON", id="no-json-inside"),
+            pytest.param("WEIR_SERVER", '{"prot": 1}', "server.prot: there is no such setting", id="name-in-json"),
+            pytest.param("WEIR_MODELS", '[{"name": "m"}]', "models[0]: a model with backend", id="model-in-json"),
+            pytest.param("WEIR_REDIS__URL", "http://a", "redis+sentinel://", id="url-of-something-else"),
         ],
     )
     def test_says_what_is_wrong(self, *, variable: str, value: str, said: str) -> None:
         with environment(**{variable: value}), pytest.raises(BadSettings) as bad:
-            load(None)
-        assert said in str(bad.value)
+            load(HERE / "good.yaml")
+        (problem,) = bad.value.problems
+        assert problem.where.startswith(variable)
+        assert said in str(problem)
+        assert problem.told(HERE / "good.yaml") == str(problem), "the file has nothing to do with it"
 
-    @pytest.mark.parametrize("variable", ["WEIR_ADMIN_KEY", "WEIR_CONFIG"])
+    def test_what_is_wrong_in_the_file_is_said_beside_a_variable_that_cannot_be_read(self) -> None:
+        with environment(WEIR_MODELS="[{"), pytest.raises(BadSettings) as bad:
+            load(HERE / "unknown_name.yaml")
+        assert [problem.where for problem in bad.value.problems] == ["WEIR_MODELS", "server.prot"]
+
+    @pytest.mark.parametrize("variable", ["WEIR_CONFIG", "WEIR_URL", "WEIR_API_KEY", "WEIR_MODEL"])
     def test_leaves_to_others_what_is_theirs(self, variable: str) -> None:
+        """Those of the examples for clients too: who tries them out has them in the shell where weir is typed."""
         with environment(**{variable: "x"}):
             load(None)
 
@@ -302,12 +323,66 @@ class TestCommandLine:
         with pytest.raises(BadSettings):
             load(None, {"server": {"port": 0}})
 
+    def test_is_blamed_for_what_it_says(self) -> None:
+        with pytest.raises(BadSettings) as bad:
+            load(HERE / "good.yaml", {"server": {"port": 0}})
+        (problem,) = bad.value.problems
+        assert (problem.where, problem.line, problem.in_file) == ("server.port", 0, False)
+
+
+class TestToServe:
+    """What a running Weir needs, and teams and keys do without."""
+
+    @pytest.mark.parametrize(
+        ("text", "line"),
+        [
+            pytest.param("# nothing yet\n", 0, id="empty"),
+            pytest.param("server: {port: 1}\nmodels: []\n", 2, id="no-models"),
+        ],
+    )
+    def test_wants_a_model(self, text: str, line: int, tmp_path: Path) -> None:
+        file = tmp_path / "weir.yaml"
+        file.write_text(text)
+        assert load(file).models == ()
+        with pytest.raises(BadSettings) as bad:
+            load(file, to_serve=True)
+        assert bad.value.problems == [Problem("models", "there is nothing to serve; add a model", line)]
+
+    def test_says_it_beside_the_rest(self, tmp_path: Path) -> None:
+        file = tmp_path / "weir.yaml"
+        file.write_text("server: {prot: 1}\n")
+        with pytest.raises(BadSettings) as bad:
+            load(file, to_serve=True)
+        assert [problem.where for problem in bad.value.problems] == ["models", "server.prot"]
+
+    def test_takes_the_models_of_the_environment_and_of_the_command_line(self) -> None:
+        models = [{"name": "m", "backend": "echo"}]
+        assert load(None, {"models": models}, to_serve=True).models
+        with environment(WEIR_MODELS=json.dumps(models)):
+            assert load(None, to_serve=True).models
+
+
+def test_a_secret_that_is_not_set_is_said_beside_the_rest() -> None:
+    found = problems("secret_not_set_beside_the_rest")
+    assert [(problem.line, problem.where) for problem in found] == [
+        (3, "models[0].backend"),
+        (6, "models[0].endpoints[0].api_key_env"),
+        (7, "redis.url"),
+    ]
+    assert "A_VARIABLE_THAT_IS_NOT_SET is not set" in found[1].what
+
 
 class TestRemarks:
     def test_what_was_given_and_is_not_acted_on(self) -> None:
         assert remarks(load(HERE / "good.yaml")) == [
             "the fallback 'qwen-32b' of model 'llama-3.3-70b' is no other model here, and never asked",
         ]
+
+    def test_an_address_without_v1(self, tmp_path: Path) -> None:
+        file = tmp_path / "weir.yaml"
+        file.write_text('models: [{name: m, endpoints: [{url: "http://vllm:8000"}, {url: "http://vllm-1:8000/v1"}]}]')
+        (remark,) = remarks(load(file))
+        assert remark == "the url http://vllm:8000 of model 'm' has no path, and most servers want /v1 at its end"
 
     def test_that_prompts_leave_the_house(self) -> None:
         telemetry = {"otlp_endpoint": "http://otel-collector:4318", "capture_content": True}

@@ -132,11 +132,11 @@ def test_a_change_as_a_line() -> None:
     assert as_fields(Change(TEAM, a("debug", 1_800_000_000.0))) == {
         "of": "team",
         "team": "search",
-        "level": "debug",
+        "now": "debug",
         "until": "2027-01-15T08:00:00Z",
     }
-    assert as_fields(Change(KEY, None)) == {"of": "key", "key_id": "key1", "level": None}
-    assert as_fields(Change(EVERYBODY, a("error"))) == {"of": "all", "level": "error", "until": None}
+    assert as_fields(Change(KEY, None)) == {"of": "key", "key_id": "key1", "now": None}
+    assert as_fields(Change(EVERYBODY, a("error"))) == {"of": "all", "now": "error", "until": None}
 
 
 # -- the lines

@@ -15,6 +15,7 @@ import structlog
 from weir.core.exchange import Attempt, Exchange
 from weir.core.types import Principal
 from weir.telemetry import Telemetry
+from weir.telemetry.levels import EVERYBODY, Change, Setting
 from weir.telemetry.logs import configure
 from weir.telemetry.metrics import Metrics
 from weir.telemetry.telemetry import RECORD_MAX
@@ -182,6 +183,20 @@ class TestConfigure:
         telemetry.note("started")
         telemetry.warn("careful", setting="a")
         assert [line["event"] for line in made.lines] == ["careful"]
+
+    @pytest.mark.parametrize("odd", [None, "a\udcff"], ids=["usual", "odd"])
+    def test_the_level_of_a_line_is_its_severity(self, pipe: Pipe, odd: str | None) -> None:
+        Telemetry(Metrics()).warn("careful", level="debug", odd=odd)
+        assert pipe.lines[0]["level"] == "warning"
+
+    def test_a_level_that_is_set_is_news_and_not_its_severity(self, pipe: Pipe) -> None:
+        telemetry = Telemetry(Metrics())
+        telemetry.level_changed(Change(EVERYBODY, Setting("error")))
+        telemetry.level_changed(Change(EVERYBODY, None))
+        assert [(line["event"], line["level"], line["now"]) for line in pipe.lines] == [
+            ("log level set", "info", "error"),
+            ("log level ended", "info", None),
+        ]
 
     def test_what_libraries_log_goes_the_same_way(self, pipe: Pipe) -> None:
         logging.getLogger("somebody.else").warning("look at %s", "this")
