@@ -116,8 +116,8 @@ class UvicornWire:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
             headers = [*headers, LAST]
-        lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-        return b"".join((STATUS_LINE[status], *lines, framing, b"\r\n"))
+        lines = b"\r\n".join(map(b": ".join, (*cycle.default_headers, *headers)))
+        return b"%b%b\r\n%b\r\n" % (STATUS_LINE[status], lines, framing)
 
     def _write(self, data: bytes) -> Rest:
         if self._cycle.disconnected or self._transport.is_closing():

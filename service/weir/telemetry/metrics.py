@@ -115,19 +115,34 @@ class Metrics:
             ProcessCollector(registry=self.registry)
             GCCollector(registry=self.registry)
         self._teams: set[str] = set()
+        self._counts: dict[tuple[Family, tuple[str, ...]], float] = {}  # of those that are being recorded
         self._heard: dict[str, tuple[str, Sequence[Window], float]] = {}
         self._fullest: dict[tuple[str, str], _Stand] = {}
 
-    def record(self, exchange: Exchange) -> None:
-        """A finished request. Models are configured names, so their number is bounded; teams have a cap."""
+    def record(self, *finished: Exchange) -> None:
+        """Requests that are finished. Models are configured names, so their number is bounded; teams have a cap.
+
+        What is only counted is summed up first: of many at once it is mostly the same, and an `inc()` takes a lock.
+        """
         if not self.requests:
             return
+        for exchange in finished:
+            self._record(exchange)
+        counts, self._counts = self._counts, {}
+        for (family, labels), amount in counts.items():
+            family(*labels).inc(amount)
+
+    def _count(self, family: Family, *labels: str, amount: float = 1) -> None:
+        key = (family, labels)
+        self._counts[key] = self._counts.get(key, 0) + amount
+
+    def _record(self, exchange: Exchange) -> None:
         team = self.team(exchange.principal.team) if exchange.principal else ""
         model = exchange.model or names.OTHER
         trace = exchange.trace
         exemplar = {"trace_id": trace.trace_id} if trace is not None and trace.sampled else None
         status = _STATUS_CLASS[exchange.status // 100]
-        self._requests(team, model, exchange.operation, exchange.outcome, status).inc()
+        self._count(self._requests, team, model, exchange.operation, exchange.outcome, status)
         self._overhead.observe(exchange.overhead, exemplar)
         self._duration(model, exchange.operation).observe(exchange.duration, exemplar)
         if exchange.queued:
@@ -190,14 +205,14 @@ class Metrics:
 
     def _record_tokens(self, team: str, model: str, exchange: Exchange) -> None:
         source = exchange.tokens_from
-        self._tokens(team, model, "input", source).inc(exchange.input_tokens)
-        self._tokens(team, model, "output", source).inc(exchange.output_tokens)
+        self._count(self._tokens, team, model, "input", source, amount=exchange.input_tokens)
+        self._count(self._tokens, team, model, "output", source, amount=exchange.output_tokens)
         if exchange.cached_tokens:
-            self._tokens(team, model, "cached_input", source).inc(exchange.cached_tokens)
+            self._count(self._tokens, team, model, "cached_input", source, amount=exchange.cached_tokens)
         if exchange.reasoning_tokens:
-            self._tokens(team, model, "reasoning_output", source).inc(exchange.reasoning_tokens)
+            self._count(self._tokens, team, model, "reasoning_output", source, amount=exchange.reasoning_tokens)
         if exchange.cost:
-            self._cost(team, model).inc(exchange.cost)
+            self._count(self._cost, team, model, amount=exchange.cost)
         if source == "reported" and exchange.input_tokens and not exchange.fell_back:
             self._estimate(model).observe(exchange.estimated_input / exchange.input_tokens)
 
@@ -205,7 +220,7 @@ class Metrics:
         self, attempts: Sequence[Attempt], exchange: Exchange, exemplar: Mapping[str, str] | None
     ) -> None:
         for attempt in attempts:
-            self._attempts(attempt.model, attempt.endpoint, attempt.result or "left").inc()
+            self._count(self._attempts, attempt.model, attempt.endpoint, attempt.result or "left")
         if exchange.answered:
             last = attempts[-1]
             first_byte = self._upstream_first_byte(last.model, last.endpoint)
@@ -213,13 +228,13 @@ class Metrics:
 
     def _record_decisions(self, team: str, exchange: Exchange) -> None:
         if exchange.admitted:
-            self._decisions(team, "all", "allowed").inc()
+            self._count(self._decisions, team, "all", "allowed")
             for limit in exchange.shadow_refusals:
-                self._decisions(team, limit.replace(" ", "_"), "shadow").inc()
+                self._count(self._decisions, team, limit.replace(" ", "_"), "shadow")
             if exchange.degraded:
-                self._degraded_requests(team).inc()
+                self._count(self._degraded_requests, team)
         elif exchange.limit:
-            self._decisions(team, exchange.limit.replace(" ", "_"), "refused").inc()
+            self._count(self._decisions, team, exchange.limit.replace(" ", "_"), "refused")
 
     # Without labels a metric is its own only child.
 

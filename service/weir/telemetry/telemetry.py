@@ -84,12 +84,12 @@ class Telemetry:
         """Write down what is finished; in the loop's thread. Whoever reads the metrics calls it first."""
         finished, self._finished = self._finished, []
         to_wall = datetime.now(UTC).timestamp() - perf_counter()
+        self.metrics.record(*finished)
         for exchange in finished:
             self._write(exchange, to_wall)
         self.metrics.in_flight.set(len(self.live))
 
     def _write(self, exchange: Exchange, to_wall: float) -> None:
-        self.metrics.record(exchange)
         if self._tracing is not None:
             self._tracing.record(exchange)
         level: Level = "info" if self.levels.plain else self.levels.of(exchange.principal)

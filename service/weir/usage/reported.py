@@ -53,7 +53,7 @@ def as_usage(said: object) -> Usage | None:
 
     OpenAI's of chat, Responses, embeddings, images and transcription; Anthropic's of Messages; Cohere's billed units.
     """
-    if not isinstance(said, dict) or any(_absurd(name, count) for name, count in said.items()):
+    if not isinstance(said, dict):
         return None
     total = _count(said.get("total_tokens"))
     prompt = _count(said.get("prompt_tokens", said.get("input_tokens")))
@@ -71,8 +71,8 @@ def as_usage(said: object) -> Usage | None:
         # fields are a proxy's additions, and parts of it.
         cached, created = (_count(said.get(name)) for name in _CACHED_APART)
         prompt += cached + created
-    if not (prompt or output):
-        return None
+    if not 0 < prompt + output <= COUNT_MAX or total > COUNT_MAX:
+        return None  # also a -1 that lost its sign, or a sum that ran over: nobody's limit shall pay for those
     details = ("completion_tokens_details", "output_tokens_details")
     reasoning = _part(said, details, "reasoning_tokens") or _part(said, details, "thinking_tokens")
     return Usage(prompt, output, cached, reasoning)
@@ -105,11 +105,6 @@ def _number(value: object) -> int | None:
 
 def _count(value: object) -> int:
     return _number(value) or 0
-
-
-def _absurd(name: object, count: object) -> bool:
-    """A -1 that somebody wrote without its sign, a sum that ran over: nobody's limit shall pay for it."""
-    return isinstance(count, int | float) and count > COUNT_MAX and str(name).endswith("_tokens")
 
 
 def _part(said: Mapping[str, Any], names: tuple[str, ...], field: str) -> int:
