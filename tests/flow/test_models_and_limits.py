@@ -246,6 +246,15 @@ class TestAround:
 
         run(scene)
 
+    @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
+    def test_a_door_for_post_alone_says_so(self, method: str) -> None:
+        async def scene() -> None:
+            async with open_api() as (client, _):
+                answer = await client.request(method, "/v1/chat/completions")
+                assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+        run(scene)
+
     @pytest.mark.parametrize(("path", "status"), [("/v1/messages", 405), ("/v1/messages/batches", 404)])
     def test_no_such_door_where_anthropics_clients_knock(self, *, path: str, status: int) -> None:
         async def scene() -> None:

@@ -161,6 +161,10 @@ class TestOutputTokens:
         request = read(operation, **asked)
         assert (request.output_tokens, request.choices) == (10_000, 8)
 
+    def test_of_a_text_that_is_only_scored(self) -> None:
+        """OpenAI's completions take 0; what a server makes of it is settled."""
+        assert read(TEXT, prompt="a", echo=True, max_tokens=0).output_tokens is None
+
     def test_of_embeddings_is_none_at_all(self) -> None:
         request = read(EMBEDDINGS, input="a", max_tokens=500, n=5, stream=True)
         assert (request.output_tokens, request.choices, request.streaming) == (0, 1, False)
