@@ -12,7 +12,7 @@ from weir.core.lifting import Lifted, lift
 from weir.core.operations import CHAT, RESPONSES, TEXT, Operation
 from weir.core.types import Route
 from weir.gateway.splice import (
-    DECIDED_ON,
+    DECIDED_ON_SET,
     refuse_duplicates,
     refuse_lookalikes,
     refuse_other_models,
@@ -34,7 +34,6 @@ OWN_CAP, OWN_CHOICES, ENDLESS = "n_predict", "n_cmpl", -1
 OTHER_CAPS, OTHER_CHOICES = ("max_completion_tokens", OWN_CAP), ("n", OWN_CHOICES)
 EMBEDS = "prompt_embeds"  # vLLM's: prompts as vectors, beside those of `prompt`, or in their place
 MEDIA_TOKENS = 1000  # reserved for an image or a sound; what it really was is settled
-_DECIDED_ON = frozenset(DECIDED_ON)
 # Where none of these stands, there is nothing but text. A data URL begins with "data:", whatever holds it.
 _MEDIA = (b"image_url", b"input_audio", b'"file_data"', b'"base64"', b'"data:', b'"url"', b'"image_generation_call"')
 # Parts, blocks and items that are no text: OpenAI's, Anthropic's, vLLM's and Mistral's. Whatever else there is, calls
@@ -153,7 +152,7 @@ def read_request(operation: Operation, body: bytes) -> CompletionRequest:
         choices=_choices(operation, fields) if operation.generates else 1,
         text_bytes=len(body) - media[0],
         media_tokens=media[1],
-        present=_DECIDED_ON & fields.keys(),
+        present=DECIDED_ON_SET & fields.keys(),
         stream_options=fields.get("stream_options"),
         caps=tuple(name for name in operation.caps if fields.get(name) is not None),
         endless=operation.generates and operation.dialect == "openai" and fields.get(OWN_CAP) == ENDLESS,
@@ -188,7 +187,7 @@ def read_form(operation: Operation, upload: Upload) -> CompletionRequest:
         choices=1,
         text_bytes=upload.form.text_bytes,
         media_tokens=MEDIA_TOKENS,
-        present=_DECIDED_ON,
+        present=DECIDED_ON_SET,
         stream_options=None,
         upload=upload,
     )

@@ -18,7 +18,7 @@ DECIDED_ON = (
 # Who writes these asks the upstream for other models than the one that was checked: OpenRouter's, LiteLLM's and
 # Anthropic's words (openrouter.ai/docs, "Model Fallbacks"; platform.claude.com/docs, "Fallbacks").
 OTHER_MODELS = ("models", "fallbacks")
-_DECIDED_ON = frozenset(DECIDED_ON)
+DECIDED_ON_SET = frozenset(DECIDED_ON)
 _LITERAL = {name: b'"' + name.encode() + b'"' for name in DECIDED_ON}
 # A letter written as \u00XX: no encoder does that, but somebody who hides a second "model" might.
 _ESCAPED_LETTER = re.compile(rb"\\u00[4567]")
@@ -67,7 +67,7 @@ def refuse_duplicates(body: bytes, fields: Mapping[str, Any]) -> None:
     One count per field that is there (0.1 us each in a body of 1 KB); only a second sighting costs a scan.
     """
     if not _has_escaped_letter(body):
-        for name in _DECIDED_ON.intersection(fields):
+        for name in DECIDED_ON_SET.intersection(fields):
             if body.count(_LITERAL[name]) != 1:
                 break
         else:

@@ -111,13 +111,17 @@ class Metrics:
         self.spans = self._counters(names.SPANS)
         self._gauges(names.BUILD, "livemax")(__version__).set(1)
         self.generation.set(1)
-        if not os.environ.get(MULTIPROCESS_DIR):
-            ProcessCollector(registry=self.registry)
-            GCCollector(registry=self.registry)
+        self._collect_process()
         self._teams: set[str] = set()
         self._counts: dict[tuple[Family, tuple[str, ...]], float] = {}  # of those that are being recorded
         self._heard: dict[str, tuple[str, Sequence[Window], float]] = {}
         self._fullest: dict[tuple[str, str], _Stand] = {}
+
+    def _collect_process(self) -> None:
+        """Of one process; the sum over several would say nothing of any."""
+        if not os.environ.get(MULTIPROCESS_DIR):
+            ProcessCollector(registry=self.registry)
+            GCCollector(registry=self.registry)
 
     def record(self, *finished: Exchange) -> None:
         """Requests that are finished. Models are configured names, so their number is bounded; teams have a cap.
